@@ -1,0 +1,245 @@
+"""Settings: one frozen dataclass per stage, checked when made, and the two presets.
+
+``PAPER`` holds the values of the Dark Miner preprint and nothing else. ``FAST`` is the recipe that
+the gallery's benchmark found best; what goes beyond the paper is off by default everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from .errors import DarkMinerError
+
+Optimizer = Literal["sgd", "adam"]
+
+
+def _require(ok: bool, owner: object, name: str, rule: str) -> None:
+    if not ok:
+        value = getattr(owner, name)
+        raise DarkMinerError(f"{type(owner).__name__}.{name} is {value!r}: it must be {rule}.")
+
+
+def _check_optimizer(config: MineConfig | CircumventConfig) -> None:
+    _require(config.optimizer in ("sgd", "adam"), config, "optimizer", '"sgd" or "adam"')
+    for name in ("lr", "lr_late", "clip"):
+        _require(getattr(config, name) > 0, config, name, "above 0")
+    _require(config.lr_drop >= 0, config, "lr_drop", "at least 0")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How pictures are made (host's own samplers and schedulers)."""
+
+    steps: int = 50
+    cfg: float = 7.5
+    sampler: str = "ddim"
+    scheduler: str = "normal"
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, self, "steps", "at least 1")
+        _require(self.cfg >= 0, self, "cfg", "at least 0")
+        _require(self.batch >= 1, self, "batch", "at least 1")
+
+
+@dataclass(frozen=True)
+class MineConfig:
+    """Mining (equation 5).
+
+    Attributes:
+        length: tokens L of the embedding.
+        images: k, pool images one embedding is mined on.
+        batch: images per step, drawn from the k; the whole k when equal.
+        steps: optimiser steps (an epoch over k images at batch k is one step).
+        optimizer: ``"sgd"`` without momentum, or ``"adam"``.
+        lr, lr_late, lr_drop: learning rate, and the one used from step ``lr_drop`` on.
+        clip: gradient norm limit of each embedding.
+        count: embeddings mined at once, each on its own k images.
+        init: ``"normal"`` draws with the anchor tokens' mean and standard deviation;
+            ``"anchor"`` starts from anchor tokens (repeated or cut to L).
+        reachable: scale tokens down after each step to the largest norm among the anchor's and
+            the concept's own tokens.
+    """
+
+    length: int = 32
+    images: int = 3
+    batch: int = 3
+    steps: int = 1000
+    optimizer: Optimizer = "sgd"
+    lr: float = 0.1
+    lr_late: float = 0.01
+    lr_drop: int = 500
+    clip: float = 10.0
+    count: int = 1
+    init: Literal["normal", "anchor"] = "normal"
+    reachable: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("length", "images", "batch", "steps", "count"):
+            _require(getattr(self, name) >= 1, self, name, "at least 1")
+        _require(self.batch <= self.images, self, "batch", f"at most images ({self.images})")
+        _check_optimizer(self)
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """Verification (equation 6).
+
+    Attributes:
+        threshold: tau, or ``"auto"`` to calibrate it from the pool and anchor pictures.
+        draws: noise draws averaged per embedding.
+        images: k, used when an embedding does not say which pool images it was mined on.
+    """
+
+    threshold: float | Literal["auto"] = 0.2
+    draws: int = 1
+    images: int = 3
+
+    def __post_init__(self) -> None:
+        ok = self.threshold == "auto" or -1.0 <= float(self.threshold) <= 1.0
+        _require(ok, self, "threshold", 'between -1 and 1, or "auto"')
+        _require(self.draws >= 1, self, "draws", "at least 1")
+        _require(self.images >= 1, self, "images", "at least 1")
+
+
+@dataclass(frozen=True)
+class CircumventConfig:
+    """Circumventing (equations 7 and 8).
+
+    Attributes:
+        rank, alpha: of the LoRA; the adapter's output is scaled by alpha / rank.
+        steps, optimizer, lr, lr_late, lr_drop, clip: as in :class:`MineConfig`; clip is over all
+            adapter gradients together.
+        batch: embeddings (and x, t, noise) per step.
+        r: probability of an embedding of the newest round.
+        alpha_c, alpha_p: weights of the circumventing and the preserving loss.
+        images: pictures the original model makes from each embedding.
+        eta: how far the target lies past the anchor: e0(c0) - eta (e0(c) - e0(c0)); 0 is eq. 7.
+        bank_weight: weight of the loss on the keep bank; 0 leaves it out.
+        bank_batch: bank contexts per step.
+        bank_uniform: share of uniform draws; the rest goes by measured drift.
+        bank_refresh: steps between two drift measurements.
+        keep_weight: weight of the loss on the user's keep conditionings.
+    """
+
+    rank: int = 8
+    alpha: float = 8.0
+    steps: int = 1000
+    batch: int = 1
+    optimizer: Optimizer = "sgd"
+    lr: float = 0.01
+    lr_late: float = 0.001
+    lr_drop: int = 800
+    clip: float = 100.0
+    r: float = 0.7
+    alpha_c: float = 1.0
+    alpha_p: float = 0.5
+    images: int = 4
+    eta: float = 0.0
+    bank_weight: float = 0.0
+    bank_batch: int = 4
+    bank_uniform: float = 0.2
+    bank_refresh: int = 100
+    keep_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "steps", "batch", "images", "bank_batch", "bank_refresh"):
+            _require(getattr(self, name) >= 1, self, name, "at least 1")
+        for name in ("alpha_c", "alpha_p", "eta", "bank_weight", "keep_weight"):
+            _require(getattr(self, name) >= 0, self, name, "at least 0")
+        for name in ("r", "bank_uniform"):
+            _require(0.0 <= getattr(self, name) <= 1.0, self, name, "between 0 and 1")
+        _require(self.alpha > 0, self, "alpha", "above 0")
+        _check_optimizer(self)
+
+
+@dataclass(frozen=True)
+class BankConfig:
+    """The vocabulary bank of kept contexts.
+
+    Attributes:
+        size: prompts drawn from the vocabulary (before clearing); 0 means no bank.
+        images: pictures the original model makes of each.
+        templates: prompt patterns; ``{w}`` and ``{v}`` are two words of the vocabulary.
+        quantile: a prompt is dropped when its score against the pool exceeds this quantile of the
+            pool's own scores.
+    """
+
+    size: int = 0
+    images: int = 1
+    templates: tuple[str, ...] = ("{w}", "a {w}", "a {w} photo", "a {w} photo of a {v}")
+    quantile: float = 0.05
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 0, self, "size", "at least 0")
+        _require(self.images >= 1, self, "images", "at least 1")
+        _require(0.0 <= self.quantile <= 1.0, self, "quantile", "between 0 and 1")
+        _require(len(self.templates) > 0, self, "templates", "at least one pattern")
+
+
+@dataclass(frozen=True)
+class EraseConfig:
+    """A whole run: every stage's settings and how many rounds.
+
+    Attributes:
+        max_rounds: upper bound on mine-verify-circumvent rounds; verification may end it sooner.
+        text_start: circumvent the concept's own text contexts before the first round (round 0).
+        start: settings of that round-0 circumvention.
+        text_templates: prompts of the text start; ``*`` stands for the concept.
+    """
+
+    max_rounds: int = 48
+    text_start: bool = False
+    text_templates: tuple[str, ...] = ("*", "a *", "a * photo")
+    mine: MineConfig = field(default_factory=MineConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
+    circumvent: CircumventConfig = field(default_factory=CircumventConfig)
+    start: CircumventConfig = field(default_factory=CircumventConfig)
+    bank: BankConfig = field(default_factory=BankConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.max_rounds >= 0, self, "max_rounds", "at least 0")
+        _require(
+            all("*" in t for t in self.text_templates), self, "text_templates", "made with a * each"
+        )
+        same = (self.start.rank, self.start.alpha) == (self.circumvent.rank, self.circumvent.alpha)
+        _require(same, self, "start", "of the same rank and alpha as circumvent")
+
+
+PAPER = EraseConfig()
+
+_FAST_CIRCUMVENT = CircumventConfig(
+    optimizer="adam",
+    steps=300,
+    batch=8,
+    lr=2e-3,
+    lr_late=5e-4,
+    lr_drop=240,
+    clip=100.0,
+    r=0.5,
+    alpha_p=0.1,
+    eta=1.0,
+    bank_weight=1.0,
+    bank_batch=8,
+)
+
+FAST = EraseConfig(
+    max_rounds=4,
+    text_start=True,
+    mine=MineConfig(
+        optimizer="adam", steps=200, lr=0.05, lr_late=0.02, lr_drop=150, count=6, reachable=True
+    ),
+    verify=VerifyConfig(draws=2),
+    circumvent=_FAST_CIRCUMVENT,
+    start=replace(_FAST_CIRCUMVENT, steps=400, lr_drop=320),
+    bank=BankConfig(size=300),
+)
+
+PRESETS: dict[str, EraseConfig] = {"fast": FAST, "paper": PAPER}
+
+
+def override(config: Any, **values: Any) -> Any:
+    """``config`` with every value that is neither None nor 0 replaced (0 means "as the preset")."""
+    changed = {k: v for k, v in values.items() if v is not None and v != 0}
+    return replace(config, **changed)

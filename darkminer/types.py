@@ -1,0 +1,256 @@
+"""The values that flow between the stages, and what the method asks of a host.
+
+Everything here is plain data or a protocol: a stage takes values and returns values, so that any of
+them can be written to disk, read back and continued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .diffusion import Schedule
+
+
+class Denoiser(Protocol):
+    """The whole model interface of the losses."""
+
+    def __call__(self, x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+        """Predict from noisy latents.
+
+        Args:
+            x: noisy latents as the network sees them, ``[B, C, h, w]``.
+            timestep: what :meth:`Schedule.timestep` gives for the drawn indices, ``[B]``.
+            context: cross-attention context, ``[B, L, D]``.
+
+        Returns:
+            The network's own prediction (epsilon, v or velocity), ``[B, C, h, w]``, float32.
+        """
+        ...
+
+
+class Sampler(Protocol):
+    """Makes latents with the network as it stands (its adapters on or off)."""
+
+    def __call__(self, context: Tensor, noise: Tensor) -> Tensor:
+        """Sample latents from unit noise, both ``[B, C, h, w]``, and context ``[B or 1, L, D]``."""
+        ...
+
+
+ImageDecoder = Callable[[Tensor], Tensor]
+"""Model-space latents ``[B, C, h, w]`` -> images ``[B, H, W, 3]`` in 0..1, float32, CPU."""
+
+ImageEncoder = Callable[[Tensor], Tensor]
+"""Images ``[B, H, W, 3]`` in 0..1 -> features ``[B, F]``, float32, CPU."""
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    """The model under erasure, as one training session hands it to the method.
+
+    Attributes:
+        network: the frozen training copy; adapters are injected here and nowhere else.
+        denoise: the network as a :class:`Denoiser`; gradients reach context and adapters.
+        schedule: noise levels and parameterisation, from the host.
+        sample: pictures' latents from a context with the host's own sampler (no gradients).
+        decode: latents to images.
+        latent_shape: ``(C, h, w)`` of one picture.
+        context_dim: width D of the cross-attention context.
+        device: where network and latents live.
+        names: module path of each adaptable layer -> stem of its key in a LoRA file.
+        fingerprint: short hash that names the base model's weights.
+        family: LoRA metadata's name of the model family, e.g. ``"sd_v1"``.
+        batch: pictures to make at once.
+    """
+
+    network: nn.Module
+    denoise: Denoiser
+    schedule: Schedule
+    sample: Sampler
+    decode: ImageDecoder
+    latent_shape: tuple[int, int, int]
+    context_dim: int
+    device: torch.device
+    names: dict[str, str]
+    fingerprint: str = ""
+    family: str = ""
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class ImagePool:
+    """Pictures of the concept (P_I).
+
+    Attributes:
+        latents: ``[N, C, h, w]`` float32 CPU, in model space (after the host's latent scaling).
+        images: ``[N, H, W, 3]`` uint8 CPU.
+        concept: what is to be erased, in words.
+        prompt: the prompt they were made from, empty for collected pictures.
+        seed: the seed they were made with.
+        fingerprint: the model that made or encoded them.
+    """
+
+    latents: Tensor
+    images: Tensor
+    concept: str
+    prompt: str
+    seed: int
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return self.latents.shape[0]
+
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of the latents."""
+        return self.latents.shape[-2], self.latents.shape[-1]
+
+    def floats(self, indices: Iterable[int]) -> Tensor:
+        """Images ``[k, H, W, 3]`` in 0..1 at ``indices``."""
+        return self.images[list(indices)].float() / 255.0
+
+
+@dataclass(frozen=True)
+class MinedEmbedding:
+    """One embedding c that was found to produce the concept.
+
+    Attributes:
+        context: ``[L, D]`` float32 CPU.
+        round: the round that mined it; 0 for the concept's own text contexts.
+        indices: its k images in the pool (empty for text contexts).
+        source: ``"mined"`` or the prompt it is the context of.
+        score: s(c) once verified, else None.
+        latents: what the original model made from it, ``[n, C, h, w]`` float32 CPU, once made.
+    """
+
+    context: Tensor
+    round: int
+    indices: tuple[int, ...] = ()
+    source: str = "mined"
+    score: float | None = None
+    latents: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What a round did, for reports and metadata."""
+
+    round: int
+    scores: tuple[float, ...]
+    threshold: float
+    verified: bool
+
+
+@dataclass(frozen=True)
+class EmbeddingPool:
+    """All embeddings so far (P_E) and the history of the rounds.
+
+    Attributes:
+        entries: in the order they were found.
+        round: number of rounds that have mined; stage nodes take the round's number from here.
+        history: one record per verification.
+        concept: the concept's words.
+    """
+
+    entries: tuple[MinedEmbedding, ...] = ()
+    round: int = 0
+    history: tuple[RoundRecord, ...] = ()
+    concept: str = ""
+
+    def current(self) -> tuple[MinedEmbedding, ...]:
+        """Entries of the newest round."""
+        return tuple(e for e in self.entries if e.round == self.round)
+
+    def earlier(self) -> tuple[MinedEmbedding, ...]:
+        """Entries of all rounds before the newest."""
+        return tuple(e for e in self.entries if e.round != self.round)
+
+    def text_tokens(self) -> Tensor | None:
+        """All tokens ``[n, D]`` of the concept's own text contexts, or None if there are none."""
+        texts = [e.context for e in self.entries if e.source != "mined"]
+        return torch.cat(texts) if texts else None
+
+    def opened(self, mined: Iterable[MinedEmbedding]) -> EmbeddingPool:
+        """The pool with the next round's embeddings added."""
+        return replace(self, entries=(*self.entries, *mined), round=self.round + 1)
+
+    def judged(self, verdict: Verdict) -> EmbeddingPool:
+        """The pool with the newest round's scores filled in and what failed dropped."""
+        scored = [replace(e, score=s) for e, s in zip(self.current(), verdict.scores, strict=True)]
+        kept = [e for e in scored if e.score is not None and e.score > verdict.threshold]
+        record = RoundRecord(self.round, verdict.scores, verdict.threshold, verdict.verified)
+        return replace(self, entries=(*self.earlier(), *kept), history=(*self.history, record))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification says of one round's embeddings (equation 6).
+
+    Attributes:
+        scores: s(c) of each embedding.
+        threshold: tau.
+        verified: whether any score exceeds the threshold, i.e. whether to go on.
+        target: images ``[m, H, W, 3]`` made from the embeddings (first draw), 0..1.
+        reference: images ``[m, H, W, 3]`` made from the reference prompt on the same noise.
+    """
+
+    scores: tuple[float, ...]
+    threshold: float
+    verified: bool
+    target: Tensor
+    reference: Tensor
+
+    @property
+    def score(self) -> float:
+        """The highest score."""
+        return max(self.scores)
+
+
+@dataclass(frozen=True)
+class KeepBank:
+    """Contexts whose pictures must not change, with pictures of each by the original model.
+
+    Attributes:
+        contexts: ``[N, L, D]`` float32 CPU.
+        latents: ``[N, n, C, h, w]`` float32 CPU.
+        prompts: N prompts.
+    """
+
+    contexts: Tensor
+    latents: Tensor
+    prompts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.contexts.shape[0]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Progress of a stage; the host decides what it means (bar, preview, interrupt).
+
+    Attributes:
+        stage: ``"contexts"``, ``"bank"``, ``"mine"``, ``"verify"`` or ``"circumvent"``.
+        round: number of the round.
+        step: finished steps within the stage.
+        steps: steps the stage will take.
+        loss: the newest loss that has been read back, if any.
+        images: pictures ``[B, H, W, 3]`` in 0..1, where the stage just made some.
+    """
+
+    stage: str
+    round: int
+    step: int
+    steps: int
+    loss: float | None = None
+    images: Tensor | None = field(default=None, repr=False)
+
+
+Report = Callable[[StepReport], None]
+
+
+def silent(_: StepReport) -> None:
+    """A :data:`Report` that does nothing."""
