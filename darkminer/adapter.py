@@ -1,0 +1,188 @@
+"""LoRA on value projections: find, inject, switch on and off, read and write the state.
+
+The low-rank layers are PEFT's; this module owns which layers get one, the seeded start values, and
+that nothing but the adapters' own tensors can ever be trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from .errors import DarkMinerError
+
+_NAME = "erasure"
+
+
+@dataclass(frozen=True)
+class AdapterState:
+    """All adapter weights as plain values.
+
+    Attributes:
+        rank, alpha: the adapter adds ``alpha / rank * up @ down`` to a layer's weight.
+        up: module path -> ``[out, rank]`` float32 CPU.
+        down: module path -> ``[rank, in]`` float32 CPU.
+    """
+
+    rank: int
+    alpha: float
+    up: dict[str, Tensor]
+    down: dict[str, Tensor]
+
+
+def value_projections(network: nn.Module) -> list[str]:
+    """Module paths of every attention's value projection (a Linear beside to_q and to_k).
+
+    Raises:
+        DarkMinerError: if there is none; lists the kinds of layers that were found.
+    """
+    found = []
+    for path, module in network.named_modules():
+        children = dict(module.named_children())
+        if {"to_q", "to_k", "to_v"} <= children.keys() and isinstance(children["to_v"], nn.Linear):
+            found.append(f"{path}.to_v" if path else "to_v")
+    if not found:
+        kinds = sorted({type(m).__name__ for m in network.modules()})
+        raise DarkMinerError(
+            "This MODEL has no attention value projections (a linear to_v beside to_q and to_k): "
+            f"load a family that has them, such as Stable Diffusion 1; it has {', '.join(kinds)}."
+        )
+    return found
+
+
+def frozen_digest(network: nn.Module) -> str:
+    """SHA-256 over every weight and buffer that is not an adapter's; for proving they stay put."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        if "lora_" not in name:
+            digest.update(name.replace(".base_layer", "").encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Adapters:
+    """The LoRA layers inside one network.
+
+    Make it with :meth:`inject`. While it lives, the network's own weights are frozen and
+    ``parameters()`` are the only tensors with gradients.
+    """
+
+    def __init__(self, network: nn.Module, layers: dict[str, LoraLayer], rank: int, alpha: float):
+        self._network, self._layers = network, layers
+        self.rank, self.alpha = rank, alpha
+        self._on = True
+
+    @classmethod
+    def inject(
+        cls,
+        network: nn.Module,
+        names: Iterable[str],
+        rank: int,
+        alpha: float,
+        gen: torch.Generator,
+    ) -> Adapters:
+        """Put a LoRA on each layer in ``names``.
+
+        ``down`` starts Kaiming-uniform from ``gen`` and ``up`` at zero, so that a fresh adapter
+        changes nothing (Hu et al., 2021).
+
+        Args:
+            names: module paths of linear layers.
+            gen: CPU generator of the start values.
+        """
+        network.requires_grad_(False)
+        names = list(names)
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)  # type: ignore[arg-type]
+        inject_adapter_in_model(config, network, adapter_name=_NAME)
+        layers = {}
+        for name in names:
+            layer = network.get_submodule(name)
+            assert isinstance(layer, LoraLayer)
+            layers[name] = layer
+        adapters = cls(network, layers, rank, float(alpha))
+        for name in names:
+            down, up = adapters._pair(name)
+            bound = math.sqrt(3.0 / down.shape[1])
+            start = torch.rand(down.shape, generator=gen, dtype=torch.float32) * 2.0 - 1.0
+            down.data = (start * bound).to(down.device)
+            up.data = torch.zeros(up.shape, dtype=torch.float32, device=up.device)
+        return adapters
+
+    def _pair(self, name: str) -> tuple[nn.Parameter, nn.Parameter]:
+        layer = self._layers[name]
+        return layer.lora_A[_NAME].weight, layer.lora_B[_NAME].weight  # type: ignore[return-value]
+
+    @property
+    def names(self) -> list[str]:
+        """Module paths of the adapted layers."""
+        return list(self._layers)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The adapters' own tensors, and nothing else."""
+        return [p for name in self._layers for p in self._pair(name)]
+
+    def _switch(self, on: bool) -> None:
+        for layer in self._layers.values():
+            layer.enable_adapters(on)
+        self._on = on
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The original model: adapters off inside, as before afterwards, also after an error."""
+        before = self._on
+        self._switch(False)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def state(self) -> AdapterState:
+        """A copy of all weights, float32 on the CPU."""
+        pairs = {name: self._pair(name) for name in self._layers}
+        return AdapterState(
+            self.rank,
+            self.alpha,
+            up={n: up.detach().float().cpu().clone() for n, (_, up) in pairs.items()},
+            down={n: down.detach().float().cpu().clone() for n, (down, _) in pairs.items()},
+        )
+
+    def load(self, state: AdapterState) -> None:
+        """Take over a state.
+
+        Raises:
+            DarkMinerError: if its layers, shapes, rank or alpha are not these adapters'.
+        """
+        if (state.rank, state.alpha) != (self.rank, self.alpha):
+            raise DarkMinerError(
+                f"The LoRA has rank {state.rank} and alpha {state.alpha:g}, the settings say rank "
+                f"{self.rank} and alpha {self.alpha:g}: set rank and alpha to the LoRA's."
+            )
+        if set(state.up) != set(self._layers):
+            raise DarkMinerError(
+                f"The LoRA adapts {len(state.up)} layers and this MODEL has {len(self._layers)} "
+                "value projections by other names: use a LoRA that was made from this model."
+            )
+        for name in self._layers:
+            down, up = self._pair(name)
+            if down.shape != state.down[name].shape or up.shape != state.up[name].shape:
+                raise DarkMinerError(
+                    f"The LoRA's shapes at {name} do not fit this MODEL: use a LoRA that was made "
+                    "from this model."
+                )
+            down.data = state.down[name].to(down.device, torch.float32).clone()
+            up.data = state.up[name].to(up.device, torch.float32).clone()
+
+    def remove(self) -> None:
+        """Take the adapters out; the network is again as before :meth:`inject`."""
+        for name, layer in self._layers.items():
+            parent, _, child = name.rpartition(".")
+            setattr(self._network.get_submodule(parent), child, layer.get_base_layer())
+        self._layers = {}

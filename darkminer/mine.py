@@ -1,0 +1,131 @@
+"""Mining: find the embeddings that most likely produce the concept (section 3.2.1, equation 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import MineConfig
+from .image_pool import check_pool
+from .losses import mining_loss
+from .optim import LossTrace, make_optimizer, set_lr
+from .rng import generator
+from .types import DiffusionModel, ImagePool, MinedEmbedding, Report, StepReport, silent
+
+
+@dataclass(frozen=True)
+class MineResult:
+    """What mining found: ``embeddings`` and the mean loss of each step."""
+
+    embeddings: tuple[MinedEmbedding, ...]
+    losses: list[float]
+
+
+def mine(
+    model: DiffusionModel,
+    pool: ImagePool,
+    anchor: Tensor,
+    config: MineConfig,
+    *,
+    seed: int,
+    round_: int,
+    concept_contexts: Tensor | None = None,
+    report: Report = silent,
+) -> MineResult:
+    """Mine ``config.count`` embeddings at once, each on its own k pool images.
+
+    Network and adapters are frozen as they stand; only the embeddings move.
+
+    Args:
+        anchor: context of the anchor prompt, ``[1, L0, D]``; gives the start values their scale.
+        round_: number of this round, from 1.
+        concept_contexts: tokens ``[n, D]`` whose norms count as reachable besides the anchor's.
+
+    Raises:
+        DarkMinerError: if the pool does not fit the settings or the model.
+        DivergedError: if the loss is not finite.
+    """
+    check_pool(pool, config.images, model)
+    gen = generator(seed, round_, "mine")
+    m, k = config.count, config.images
+    indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
+    images = pool.latents[indices].to(model.device)  # [m, k, C, h, w]
+    context = _start(anchor, config, gen).to(model.device).requires_grad_(True)
+    limit = _reachable_norm(anchor, concept_contexts) if config.reachable else None
+    optimizer = make_optimizer(config, [context])
+    trace = LossTrace("mine", round_)
+    for step in range(config.steps):
+        set_lr(optimizer, config, step)
+        loss = _batch_loss(model, images, context, config, gen)
+        optimizer.zero_grad(set_to_none=True)
+        # Each embedding has its own mean; their sum keeps the gradients apart.
+        loss.sum().backward()
+        _clip_each(context, config.clip)
+        optimizer.step()
+        if limit is not None:
+            project(context, limit)
+        trace.add(loss.mean())
+        report(StepReport("mine", round_, step + 1, config.steps, trace.last))
+    trace.flush()
+    found = context.detach().float().cpu()
+    embeddings = tuple(
+        MinedEmbedding(found[i].clone(), round_, tuple(indices[i].tolist())) for i in range(m)
+    )
+    return MineResult(embeddings, trace.values)
+
+
+def _batch_loss(
+    model: DiffusionModel,
+    images: Tensor,
+    context: Tensor,
+    config: MineConfig,
+    gen: torch.Generator,
+) -> Tensor:
+    """Mining loss of each embedding on a fresh batch, ``[m]``."""
+    m, k = images.shape[:2]
+    b = config.batch
+    if b < k:
+        chosen = torch.stack([torch.randperm(k, generator=gen)[:b] for _ in range(m)])
+    else:
+        chosen = torch.arange(k).expand(m, k)
+    x = images[torch.arange(m)[:, None], chosen].flatten(0, 1)  # [m * b, C, h, w]
+    noise = torch.randn(x.shape, generator=gen).to(x.device)
+    index = model.schedule.draw(m * b, gen)
+    each = mining_loss(
+        model.denoise, model.schedule, x, context.repeat_interleave(b, 0), noise, index
+    )
+    return each.view(m, b).mean(1)
+
+
+def _start(anchor: Tensor, config: MineConfig, gen: torch.Generator) -> Tensor:
+    """Start values ``[m, L, D]`` float32 CPU; the paper leaves them open."""
+    tokens = anchor[0].detach().float().cpu()
+    shape = (config.count, config.length, tokens.shape[-1])
+    if config.init == "anchor":
+        repeats = -(-config.length // len(tokens))
+        return tokens.repeat(repeats, 1)[: config.length].expand(shape).clone()
+    return torch.randn(shape, generator=gen) * tokens.std() + tokens.mean()
+
+
+def _clip_each(context: Tensor, limit: float) -> None:
+    """Scale each embedding's gradient ``[m, L, D]`` down to norm ``limit``."""
+    grad = context.grad
+    assert grad is not None
+    norm = grad.flatten(1).norm(dim=1).clamp(min=1e-12)
+    grad.mul_((limit / norm).clamp(max=1.0)[:, None, None])
+
+
+def _reachable_norm(anchor: Tensor, concept_contexts: Tensor | None) -> float:
+    norms = anchor.detach().float().norm(dim=-1).max()
+    if concept_contexts is not None and len(concept_contexts):
+        norms = torch.maximum(norms.cpu(), concept_contexts.float().norm(dim=-1).max().cpu())
+    return float(norms)
+
+
+@torch.no_grad()
+def project(context: Tensor, limit: float) -> None:
+    """Scale every token of ``context`` ``[..., D]`` down, in place, to at most norm ``limit``."""
+    norm = context.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    context.mul_((limit / norm).clamp(max=1.0))

@@ -1,0 +1,68 @@
+"""Optimisers and learning rates, the same for mining and circumventing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from .config import CircumventConfig, MineConfig
+from .errors import DivergedError
+
+
+def make_optimizer(
+    config: MineConfig | CircumventConfig, parameters: Iterable[Tensor]
+) -> torch.optim.Optimizer:
+    """SGD without momentum (the paper's) or Adam, over ``parameters`` and nothing else."""
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.SGD
+    return kind(list(parameters), lr=config.lr)
+
+
+def set_lr(
+    optimizer: torch.optim.Optimizer, config: MineConfig | CircumventConfig, step: int
+) -> None:
+    """Two learning rates: ``lr``, and ``lr_late`` from step ``lr_drop`` (counted from 0) on."""
+    rate = config.lr if step < config.lr_drop else config.lr_late
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+class LossTrace:
+    """Collects losses on their device and reads them back in blocks.
+
+    Reading one number back per step would make a GPU wait at every step; a block of
+    ``every`` steps costs one wait and still finds a diverged run early.
+    """
+
+    def __init__(self, stage: str, round_: int, every: int = 20):
+        self.values: list[float] = []
+        self._stage, self._round, self._every = stage, round_, every
+        self._waiting: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        """Add one step's loss (a scalar tensor)."""
+        self._waiting.append(loss.detach())
+        if len(self._waiting) >= self._every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Read back what waits.
+
+        Raises:
+            DivergedError: if a loss is not finite; names stage, round and step.
+        """
+        if not self._waiting:
+            return
+        block = torch.stack(self._waiting).cpu()
+        self._waiting.clear()
+        finite = torch.isfinite(block)
+        if not bool(finite.all()):
+            step = len(self.values) + int((~finite).nonzero()[0]) + 1
+            raise DivergedError(self._stage, self._round, step)
+        self.values.extend(block.tolist())
+
+    @property
+    def last(self) -> float | None:
+        """The newest loss that has been read back."""
+        return self.values[-1] if self.values else None

@@ -1,0 +1,46 @@
+"""Pictures for the stages: many contexts, in batches of one length, from seeded noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .rng import normal
+from .types import DiffusionModel
+
+
+def seeded_noise(model: DiffusionModel, count: int, gen: torch.Generator) -> Tensor:
+    """Unit noise for ``count`` pictures, ``[count, C, h, w]`` on the model's device."""
+    return normal((count, *model.latent_shape), gen, torch.empty(0, device=model.device))
+
+
+@torch.no_grad()
+def sample_each(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor) -> Tensor:
+    """One picture's latents per context, with the network as it stands.
+
+    Args:
+        contexts: n contexts ``[L_i, D]``; their lengths may differ.
+        noise: ``[n, C, h, w]``.
+
+    Returns:
+        ``[n, C, h, w]`` float32 CPU.
+    """
+    result = torch.empty(noise.shape, dtype=torch.float32)
+    lengths: dict[int, list[int]] = {}
+    for i, context in enumerate(contexts):
+        lengths.setdefault(context.shape[0], []).append(i)
+    for members in lengths.values():
+        for start in range(0, len(members), model.batch):
+            part = members[start : start + model.batch]
+            context = torch.stack([contexts[i] for i in part]).to(model.device)
+            result[part] = model.sample(context, noise[part]).float().cpu()
+    return result
+
+
+@torch.no_grad()
+def decode_all(model: DiffusionModel, latents: Tensor) -> Tensor:
+    """Images ``[n, H, W, 3]`` in 0..1, float32 CPU, of model-space latents ``[n, C, h, w]``."""
+    parts = [model.decode(part.to(model.device)) for part in latents.split(model.batch)]
+    return torch.cat(parts).float().cpu()
