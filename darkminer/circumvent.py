@@ -1,0 +1,258 @@
+"""Circumventing: train the adapters so that the embeddings lead to the anchor (section 3.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from .adapter import Adapters
+from .bank import DriftSampler
+from .config import CircumventConfig
+from .errors import DarkMinerError
+from .losses import Query, circumvent_target, predict, preserved_contexts, squared_error
+from .optim import LossTrace, make_optimizer, set_lr
+from .rng import generator
+from .sampling import sample_each, seeded_noise
+from .types import (
+    DiffusionModel,
+    EmbeddingPool,
+    KeepBank,
+    MinedEmbedding,
+    Report,
+    StepReport,
+    silent,
+)
+
+
+@dataclass(frozen=True)
+class CircumventResult:
+    """The pool with every entry's pictures filled in, and the loss of each step."""
+
+    embeddings: EmbeddingPool
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class _Term:
+    """Student queries with what each should answer, and the weight of their mean error."""
+
+    queries: list[Query]
+    targets: list[Tensor]
+    weight: float
+
+
+def circumvent(
+    model: DiffusionModel,
+    adapters: Adapters,
+    embeddings: EmbeddingPool,
+    anchor: Tensor,
+    config: CircumventConfig,
+    *,
+    seed: int,
+    keep: Sequence[Tensor] = (),
+    bank: KeepBank | None = None,
+    report: Report = silent,
+) -> CircumventResult:
+    """Train ``adapters`` in place with ``alpha_c l_c + alpha_p l_p`` (equations 7 and 8).
+
+    The teacher is the same network with its adapters off; only the adapters' tensors are optimised.
+
+    Args:
+        anchor: context of c0, ``[1, L0, D]``.
+        keep: contexts ``[1, L, D]`` the user wants unchanged; one preserving term on each one's
+            pictures.
+        bank: contexts to keep, drawn by measured drift; used when ``config.bank_weight`` > 0.
+
+    Raises:
+        DarkMinerError: if there is nothing to circumvent.
+        DivergedError: if a loss is not finite.
+    """
+    if not embeddings.entries:
+        raise DarkMinerError(
+            "The embedding pool is empty: mine an embedding (or make the concept's contexts) first."
+        )
+    round_ = embeddings.round
+    embeddings = with_pictures(model, adapters, embeddings, config, seed=seed, report=report)
+    gen = generator(seed, round_, "circumvent")
+    sources: list[_BankTerm] = []
+    if keep and config.keep_weight > 0:
+        kept = _keep_bank(model, adapters, keep, config, seed)
+        uniform = replace(config, bank_uniform=1.0)
+        sources.append(_BankTerm(model, adapters, kept, uniform, config.keep_weight, seed, round_))
+    if bank is not None and len(bank) and config.bank_weight > 0:
+        sources.append(_BankTerm(model, adapters, bank, config, config.bank_weight, seed, round_))
+    parameters = adapters.parameters()
+    optimizer = make_optimizer(config, parameters)
+    trace = LossTrace("circumvent", round_)
+    for step in range(config.steps):
+        set_lr(optimizer, config, step)
+        terms = _erasing_terms(model, adapters, embeddings, anchor, config, gen)
+        terms += [source.term(step, gen) for source in sources]
+        loss = _total(model, terms)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+        trace.add(loss)
+        report(StepReport("circumvent", round_, step + 1, config.steps, trace.last))
+    trace.flush()
+    return CircumventResult(embeddings, trace.values)
+
+
+def with_pictures(
+    model: DiffusionModel,
+    adapters: Adapters,
+    embeddings: EmbeddingPool,
+    config: CircumventConfig,
+    *,
+    seed: int,
+    report: Report = silent,
+) -> EmbeddingPool:
+    """Fill in what the *original* model makes from each entry that has no latents yet."""
+    missing = [i for i, e in enumerate(embeddings.entries) if e.latents is None]
+    if not missing:
+        return embeddings
+    entries = list(embeddings.entries)
+    n = config.images
+    noise = seeded_noise(model, n * len(missing), generator(seed, embeddings.round, "pictures"))
+    contexts = [entries[i].context for i in missing for _ in range(n)]
+    with adapters.off():
+        made = sample_each(model, contexts, noise).view(len(missing), n, *model.latent_shape)
+    for i, latents in zip(missing, made, strict=True):
+        entries[i] = replace(entries[i], latents=latents.clone())
+    report(StepReport("circumvent", embeddings.round, 0, config.steps))
+    return replace(embeddings, entries=tuple(entries))
+
+
+def _draw(embeddings: EmbeddingPool, r: float, gen: torch.Generator) -> MinedEmbedding:
+    """With probability r one of the newest round, else one of the earlier rounds."""
+    current, earlier = embeddings.current(), embeddings.earlier()
+    newest = bool(torch.rand((), generator=gen) < r)
+    group = (current or earlier) if newest else (earlier or current)
+    return group[int(torch.randint(len(group), (), generator=gen))]
+
+
+def _erasing_terms(
+    model: DiffusionModel,
+    adapters: Adapters,
+    embeddings: EmbeddingPool,
+    anchor: Tensor,
+    config: CircumventConfig,
+    gen: torch.Generator,
+) -> list[_Term]:
+    """Equations 7 and 8 on one batch of embeddings, with the teacher's answers."""
+    drawn = [_draw(embeddings, config.r, gen) for _ in range(config.batch)]
+    x = torch.stack([_one_picture(e, gen) for e in drawn]).to(model.device)
+    noise = torch.randn(x.shape, generator=gen).to(model.device)
+    index = model.schedule.draw(len(x), gen)
+    noisy = model.schedule.add_noise(x, noise, index)
+    t = model.schedule.timestep(index, noisy)
+    anchor = anchor.to(model.device)
+    rows = [slice(i, i + 1) for i in range(len(x))]
+    concept = [
+        Query(noisy[i], t[i], e.context[None].to(model.device))
+        for i, e in zip(rows, drawn, strict=True)
+    ]
+    anchored = [Query(q.x, q.timestep, anchor) for q in concept]
+    preserved = [
+        Query(q.x, q.timestep, c)
+        for q in concept
+        for c in preserved_contexts(q.context, anchor)[1:]
+    ]
+    asked = list(anchored)
+    asked += concept if config.eta else []
+    asked += preserved if config.alpha_p else []
+    with torch.no_grad(), adapters.off():
+        answers = iter(predict(model.denoise, asked))
+    at_anchor = [next(answers) for _ in anchored]
+    at_concept = [next(answers) if config.eta else None for _ in concept]
+    targets = [
+        circumvent_target(a, c, config.eta) for a, c in zip(at_anchor, at_concept, strict=True)
+    ]
+    terms = [_Term(concept, targets, config.alpha_c)]
+    if config.alpha_p:
+        # Each mean is over the batch; the three parts of equation 8 add up.
+        terms.append(_Term(anchored, at_anchor, config.alpha_p))
+        terms.append(_Term(preserved, list(answers), 2.0 * config.alpha_p))
+    return terms
+
+
+def _one_picture(entry: MinedEmbedding, gen: torch.Generator) -> Tensor:
+    assert entry.latents is not None
+    return entry.latents[int(torch.randint(len(entry.latents), (), generator=gen))]
+
+
+def _total(model: DiffusionModel, terms: Sequence[_Term]) -> Tensor:
+    """The weighted sum of the terms' mean errors, student queries in as few passes as can be."""
+    answers = iter(predict(model.denoise, [q for term in terms for q in term.queries]))
+    total = torch.zeros((), device=model.device)
+    for term in terms:
+        errors = [squared_error(next(answers), target) for target in term.targets]
+        total = total + term.weight * torch.cat(errors).mean()
+    return total
+
+
+class _BankTerm:
+    """The preserving term on a bank: draws contexts, asks the teacher, follows the drift."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        adapters: Adapters,
+        bank: KeepBank,
+        config: CircumventConfig,
+        weight: float,
+        seed: int,
+        round_: int,
+    ):
+        self._model, self._adapters, self._bank, self._config = model, adapters, bank, config
+        self._weight = weight
+        self._sampler = DriftSampler(
+            model, adapters, bank, config, generator(seed, round_, "bank.probe")
+        )
+
+    def term(self, step: int, gen: torch.Generator) -> _Term:
+        """Bank contexts on their own pictures, with the teacher's answers."""
+        if step % self._config.bank_refresh == 0:
+            self._sampler.refresh()
+        which = self._sampler.draw(min(self._config.bank_batch, len(self._bank)), gen)
+        picture = torch.randint(self._bank.latents.shape[1], (len(which),), generator=gen)
+        x = self._bank.latents[which, picture].to(self._model.device)
+        noise = torch.randn(x.shape, generator=gen).to(x.device)
+        index = self._model.schedule.draw(len(x), gen)
+        noisy = self._model.schedule.add_noise(x, noise, index)
+        query = Query(
+            noisy,
+            self._model.schedule.timestep(index, noisy),
+            self._bank.contexts[which].to(x.device),
+        )
+        with torch.no_grad(), self._adapters.off():
+            answer = self._model.denoise(*query)
+        return _Term([query], [answer], self._weight)
+
+
+def _keep_bank(
+    model: DiffusionModel,
+    adapters: Adapters,
+    keep: Sequence[Tensor],
+    config: CircumventConfig,
+    seed: int,
+) -> KeepBank:
+    """The user's keep contexts as a bank, with pictures of each by the original model."""
+    lengths = {c.shape[-2] for c in keep}
+    if len(lengths) > 1:
+        raise DarkMinerError(
+            f"The keep conditionings have different lengths {sorted(lengths)}: encode them with "
+            "the same CLIP, one prompt each, short enough for one chunk."
+        )
+    contexts = torch.cat([c.detach().float().cpu() for c in keep])
+    n = config.images
+    noise = seeded_noise(model, n * len(contexts), generator(seed, 0, "keep"))
+    with adapters.off():
+        made = sample_each(model, [c for c in contexts for _ in range(n)], noise)
+    return KeepBank(
+        contexts, made.view(len(contexts), n, *model.latent_shape), ("keep",) * len(contexts)
+    )

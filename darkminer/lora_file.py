@@ -1,0 +1,142 @@
+"""LoRA files: kohya key names that every loader knows, metadata, atomic writing.
+
+A file holds ``<stem>.lora_up.weight``, ``<stem>.lora_down.weight`` and ``<stem>.alpha`` for every
+value projection and nothing else: one foreign key is enough for some loaders to refuse the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .adapter import AdapterState
+from .config import EraseConfig
+from .errors import DarkMinerError
+from .types import EmbeddingPool
+
+_SUFFIXES = (".lora_up.weight", ".lora_down.weight", ".alpha")
+
+
+class LoraDict(dict[str, Tensor]):
+    """A LoRA state dict that carries the metadata of the file it will become."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None):
+        super().__init__(tensors)
+        self.metadata: dict[str, str] = dict(metadata or {})
+
+
+def to_state_dict(state: AdapterState, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The file's tensors (float32).
+
+    Args:
+        names: module path -> key stem, e.g. ``lora_unet_down_blocks_0_..._attn1_to_v``.
+    """
+    tensors: dict[str, Tensor] = {}
+    for path in state.up:
+        up, down, alpha = (names[path] + s for s in _SUFFIXES)
+        tensors[up] = state.up[path].contiguous()
+        tensors[down] = state.down[path].contiguous()
+        tensors[alpha] = torch.tensor(float(state.alpha))
+    return tensors
+
+
+def from_state_dict(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> AdapterState:
+    """Read a state back, for continuing an erasure.
+
+    Raises:
+        DarkMinerError: if it is another model's LoRA, lacks layers, or mixes ranks.
+    """
+    stems = {key.removesuffix(s) for key in tensors for s in _SUFFIXES if key.endswith(s)}
+    wanted = set(names.values())
+    if not stems & wanted:
+        raise DarkMinerError(
+            "The LoRA has no layer of this MODEL: connect a LoRA that was made from the same model."
+        )
+    if stems != wanted:
+        raise DarkMinerError(
+            f"The LoRA covers {len(stems & wanted)} of this MODEL's {len(wanted)} value "
+            f"projections and {len(stems - wanted)} other layers: connect one made from it."
+        )
+    up = {path: _half(tensors, stem, 0) for path, stem in names.items()}
+    down = {path: _half(tensors, stem, 1) for path, stem in names.items()}
+    ranks = {t.shape[0] for t in down.values()}
+    alphas = {
+        float(tensors.get(stem + _SUFFIXES[2], torch.tensor(float(max(ranks)))))
+        for stem in names.values()
+    }
+    if len(ranks) != 1 or len(alphas) != 1:
+        raise DarkMinerError(
+            f"The LoRA mixes ranks {sorted(ranks)} or alphas {sorted(alphas)}: connect one with "
+            "the same rank and alpha in every layer."
+        )
+    return AdapterState(ranks.pop(), alphas.pop(), up, down)
+
+
+def _half(tensors: Mapping[str, Tensor], stem: str, which: int) -> Tensor:
+    key = stem + _SUFFIXES[which]
+    if key not in tensors:
+        raise DarkMinerError(f"The LoRA lacks {key}: the file is incomplete, save it again.")
+    return tensors[key].detach().float().cpu().clone()
+
+
+def metadata(
+    state: AdapterState,
+    embeddings: EmbeddingPool,
+    *,
+    seed: int,
+    settings: EraseConfig | dict[str, Any],
+    fingerprint: str,
+    family: str,
+) -> dict[str, str]:
+    """What LoRA managers and people want to know about the file (all values are strings)."""
+    title = f"erase {embeddings.concept}"
+    chosen = settings if isinstance(settings, dict) else asdict(settings)
+    history = [asdict(record) for record in embeddings.history]
+    return {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(state.rank),
+        "ss_network_alpha": f"{state.alpha:g}",
+        "ss_base_model_version": family,
+        "ss_output_name": title,
+        "ss_tag_frequency": "{}",
+        "sshs_model_hash": fingerprint,
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{family}/lora",
+        "modelspec.title": title,
+        "modelspec.usage_hint": f"Strength 1 takes {embeddings.concept} out of the model.",
+        "darkminer_concept": embeddings.concept,
+        "darkminer_seed": str(seed),
+        "darkminer_rounds": str(embeddings.round),
+        "darkminer_history": json.dumps(history),
+        "darkminer_settings": json.dumps(chosen, sort_keys=True),
+        "darkminer_base_fingerprint": fingerprint,
+    }
+
+
+def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file; it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, dict(metadata))
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+
+
+def file_stem(concept: str) -> str:
+    """A file name for a concept: letters, digits, dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", concept.lower()).strip("-") or "concept"

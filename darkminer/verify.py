@@ -1,0 +1,154 @@
+"""Verification: does an embedding still produce the concept? (section 3.2.2, equation 6)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .adapter import Adapters
+from .config import VerifyConfig
+from .errors import DivergedError
+from .rng import generator
+from .sampling import decode_all, sample_each, seeded_noise
+from .types import (
+    DiffusionModel,
+    ImageEncoder,
+    ImagePool,
+    MinedEmbedding,
+    Report,
+    StepReport,
+    Verdict,
+    silent,
+)
+
+_CALIBRATION_IMAGES = 16
+
+
+def delta_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
+    """Equation 6: mean cosine of ``E(x_c) - E(x_r)`` with ``E(x_e) - E(x_r)``.
+
+    Args:
+        target: features of x_c, ``[n, F]``.
+        reference: features of x_r, ``[n, F]``.
+        concept: features of the k pool images, ``[n, k, F]`` or ``[k, F]``.
+
+    Returns:
+        s(c) of each target, ``[n]``, between -1 and 1.
+    """
+    made = normalize(target - reference, dim=-1)[:, None]
+    wanted = normalize(concept - reference[:, None], dim=-1)
+    return (made * wanted).sum(-1).mean(-1)
+
+
+def verify(
+    model: DiffusionModel,
+    encode: ImageEncoder,
+    embeddings: Sequence[MinedEmbedding],
+    reference: Tensor,
+    pool: ImagePool,
+    config: VerifyConfig,
+    *,
+    seed: int,
+    round_: int,
+    adapters: Adapters | None = None,
+    report: Report = silent,
+) -> Verdict:
+    """Score every embedding on pictures by the model as it stands.
+
+    x_c and x_r start from the same noise; the score is averaged over ``config.draws`` draws.
+
+    Args:
+        encode: images ``[B, H, W, 3]`` -> features ``[B, F]``.
+        reference: context of the reference prompt ("a photo"), ``[1, L, D]``.
+        adapters: the model's adapters; switched off while ``threshold = "auto"`` calibrates.
+
+    Raises:
+        DivergedError: if a picture is not finite.
+    """
+    gen = generator(seed, round_, "verify")
+    m, draws = len(embeddings), config.draws
+    noise = seeded_noise(model, m * draws, gen)
+    contexts = [e.context for e in embeddings for _ in range(draws)]
+    x_r = _pictures(model, [reference[0]] * (m * draws), noise, round_)
+    report(StepReport("verify", round_, 1, 2, images=x_r[:4]))
+    x_c = _pictures(model, contexts, noise, round_)
+    report(StepReport("verify", round_, 2, 2, images=x_c[:4]))
+    wanted = torch.stack(
+        [encode(pool.floats(_indices(e, pool, config, gen))) for e in embeddings]
+    ).repeat_interleave(draws, 0)
+    scores = delta_score(encode(x_c), encode(x_r), wanted).view(m, draws).mean(1)
+    threshold = config.threshold
+    if threshold == "auto":
+        off = adapters.off() if adapters is not None else nullcontext()
+        threshold, _ = calibrate(model, encode, reference, pool, config, seed=seed, off=off)
+    values = tuple(float(s) for s in scores)
+    return Verdict(
+        values, threshold, max(values) > threshold, x_c[::draws].clone(), x_r[::draws].clone()
+    )
+
+
+def calibrate(
+    model: DiffusionModel,
+    encode: ImageEncoder,
+    reference: Tensor,
+    pool: ImagePool,
+    config: VerifyConfig,
+    *,
+    seed: int,
+    off: AbstractContextManager[None] | None = None,
+) -> tuple[float, float]:
+    """A threshold for this image encoder, from pictures that surely have or lack the concept.
+
+    Pool images stand for pictures with the concept, anchor pictures for those without; both are
+    scored against other pool images (the recipe of the paper's table 12).
+
+    Returns:
+        the cut that separates the two best (Youden's J; midway between the neighbours), and the
+        area under the ROC curve.
+    """
+    gen = generator(seed, 0, "calibrate")
+    n = _CALIBRATION_IMAGES
+    with off or nullcontext():
+        noise = seeded_noise(model, 2 * n, gen)
+        anchors = encode(_pictures(model, [reference[0]] * (2 * n), noise, 0))
+    order = torch.randperm(len(pool), generator=gen)
+    concept = encode(pool.floats(order[: 2 * n].tolist()))
+    half = max(1, min(n, len(concept) // 2))
+    wanted = concept[half:] if len(concept) > half else concept
+    with_it = delta_score(concept[:half], anchors[:half], wanted)
+    without = delta_score(anchors[n:], anchors[:n], wanted)
+    return best_cut(with_it, without)
+
+
+def best_cut(positive: Tensor, negative: Tensor) -> tuple[float, float]:
+    """Threshold with the largest true minus false positive rate, and the AUC."""
+    auc = (positive[:, None] > negative[None]).float().mean()
+    auc = auc + 0.5 * (positive[:, None] == negative[None]).float().mean()
+    values = torch.cat([positive, negative]).sort().values
+    cuts = (values[1:] + values[:-1]) / 2
+    gain = (positive[None] > cuts[:, None]).float().mean(1) - (
+        negative[None] > cuts[:, None]
+    ).float().mean(1)
+    return float(cuts[gain.argmax()]), float(auc)
+
+
+def _indices(
+    embedding: MinedEmbedding, pool: ImagePool, config: VerifyConfig, gen: torch.Generator
+) -> list[int]:
+    """The k pool images that an embedding is held against (its own, or a seeded choice)."""
+    if embedding.indices and max(embedding.indices) < len(pool):
+        return list(embedding.indices)
+    return torch.randperm(len(pool), generator=gen)[: config.images].tolist()
+
+
+def _pictures(
+    model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor, round_: int
+) -> Tensor:
+    latents = sample_each(model, contexts, noise)
+    if not bool(torch.isfinite(latents).all()):
+        raise DivergedError("verify", round_, 1)
+    return decode_all(model, latents)
