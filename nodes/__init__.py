@@ -1,0 +1,37 @@
+"""The pack's nodes. Import this inside the host only."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .bank import DarkMinerVocabularyBank
+from .circumvent import CircumventLoRA
+from .contexts import DarkMinerConceptContexts
+from .demo_models import DarkMinerDemoModels
+from .image_pool import ImagePoolBuilder
+from .loop import DarkMinerLoop
+from .mine import MineEmbedding
+from .rounds import DarkMinerRoundClose, DarkMinerRoundOpen
+from .save_lora import SaveErasureLoRA
+from .verify import VerifyDeltaCLIP
+
+NODES: list[type[io.ComfyNode]] = [
+    ImagePoolBuilder,
+    DarkMinerConceptContexts,
+    DarkMinerVocabularyBank,
+    MineEmbedding,
+    VerifyDeltaCLIP,
+    CircumventLoRA,
+    DarkMinerRoundOpen,
+    DarkMinerRoundClose,
+    DarkMinerLoop,
+    SaveErasureLoRA,
+    DarkMinerDemoModels,
+]
+
+
+class DarkMinerExtension(ComfyExtension):
+    """What the host asks for the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

@@ -1,0 +1,87 @@
+"""CircumventLoRA: train the LoRA so that the embeddings lead to the anchor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from comfy_api.latest import io
+
+from ..darkminer.circumvent import circumvent
+from . import inputs, sockets
+from .erasing import lora_of
+from .host import context_of
+from .host_lora import apply_lora
+from .host_run import Progress, named
+from .stages import stage
+
+NODE = "CircumventLoRA"
+
+
+class CircumventLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Circumvent (LoRA)",
+            category="DarkMiner",
+            description="Trains a LoRA on the value projections towards the anchor (eq. 7, 8).",
+            inputs=[
+                io.Model.Input("model", tooltip="The original model."),
+                sockets.Pool.Input("pool", tooltip="Pictures of the concept (for their size)."),
+                sockets.Embeddings.Input("embeddings", tooltip="What is to be circumvented."),
+                io.Conditioning.Input("anchor", tooltip="What to show instead, e.g. a photo."),
+                inputs.preset(),
+                inputs.seed(),
+                *inputs.sampling(),
+                sockets.Lora.Input("lora", optional=True, tooltip="The erasure to continue."),
+                sockets.Bank.Input(
+                    "bank", optional=True, tooltip="What else must not change (vocabulary bank)."
+                ),
+                *inputs.keeps(),
+                io.Conditioning.Input(
+                    "negative", optional=True,
+                    tooltip="The empty prompt; without it pictures are made without guidance.",
+                ),
+                inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
+                inputs.number("steps", "Optimiser steps (the paper: 1000)."),
+                inputs.rate("learning_rate", "Learning rate (the paper: 0.01, later 0.001)."),
+                inputs.rate("r", "Probability of an embedding of the newest round (paper: 0.7)."),
+                inputs.rate("alpha_c", "Weight of the circumventing loss (the paper: 1)."),
+                inputs.rate("alpha_p", "Weight of the preserving loss (the paper: 0.5)."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
+                sockets.Lora.Output(display_name="lora", tooltip="The erasure."),
+                sockets.Embeddings.Output(
+                    display_name="embeddings", tooltip="The embeddings with their pictures."
+                ),
+                sockets.LossMap.Output(display_name="loss", tooltip="Loss of each step."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, pool, embeddings, anchor, preset, seed, sampling_steps, cfg, sampler_name,
+        scheduler, batch_size, lora=None, bank=None, negative=None, rank=0, steps=0,
+        learning_rate=0.0, r=0.0, alpha_c=0.0, alpha_p=0.0, **keep,
+    ):  # fmt: skip
+        chosen = inputs.preset_config(preset)
+        base = chosen.circumvent if embeddings.round else chosen.start
+        with named(NODE):
+            config = inputs.circumvent_config(base, rank, steps, learning_rate, r, alpha_c, alpha_p)
+            with stage(
+                model, node=NODE, anchor=anchor, negative=negative, pool=pool,
+                sampling=inputs.sampling_config(
+                    sampling_steps, cfg, sampler_name, scheduler, batch_size
+                ),
+                config=config, seed=seed, lora=lora,
+            ) as (session, adapters):  # fmt: skip
+                done = circumvent(
+                    session, adapters, embeddings, context_of(anchor, NODE, "anchor"), config,
+                    seed=seed, keep=inputs.keep_contexts(keep, NODE), bank=bank,
+                    report=Progress(),
+                )  # fmt: skip
+                trained = lora_of(session, adapters.state(), done.embeddings, asdict(config), seed)
+        loss = {"loss": [torch.tensor(v) for v in done.losses]}
+        return io.NodeOutput(apply_lora(model, trained), trained, done.embeddings, loss)

@@ -1,0 +1,166 @@
+"""What the loop node does with its inputs, apart from the host's node interface.
+
+Each step is also a node of its own; both call these functions, so that a graph and the loop node
+give the same LoRA for the same seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..darkminer.adapter import AdapterState
+from ..darkminer.bank import build_bank, vocabulary_prompts
+from ..darkminer.config import BankConfig, EraseConfig, SamplingConfig
+from ..darkminer.contexts import concept_prompts, text_pool
+from ..darkminer.errors import DarkMinerError
+from ..darkminer.loop import Erasure, erase
+from ..darkminer.lora_file import LoraDict, metadata, to_state_dict
+from ..darkminer.types import (
+    DiffusionModel,
+    EmbeddingPool,
+    ImageEncoder,
+    ImagePool,
+    KeepBank,
+    Report,
+    silent,
+)
+from .host import context_of, training_session
+from .host_text import conditioning, contexts, vocabulary
+
+
+def split_words(text: str) -> list[str]:
+    """Words of a comma- or space-separated list, lower case."""
+    return [w for w in text.replace(",", " ").lower().split() if w]
+
+
+def concept_contexts(clip: Any, concept: str, templates: Sequence[str]) -> EmbeddingPool:
+    """The concept's own contexts, one per template (the text start)."""
+    prompts = concept_prompts(concept, templates)
+    return text_pool(concept, prompts, contexts(clip, prompts))
+
+
+def bank_config(config: BankConfig, template: str) -> BankConfig:
+    """The bank's prompt patterns in the words of the pool's own template ("a * photo")."""
+    with_word = template.replace("*", "{w}")
+    plain = " ".join(template.replace("*", " ").split())
+    article, _, noun = plain.rpartition(" ")
+    noun_of = f"{article} {{w}} {noun} of a {{v}}".strip()
+    return replace(config, templates=("a {w}", with_word, f"{plain} of a {{w}}", noun_of, noun_of))
+
+
+def vocabulary_bank(
+    model: DiffusionModel,
+    clip: Any,
+    encode: ImageEncoder,
+    pool: ImagePool,
+    config: BankConfig,
+    *,
+    template: str,
+    always: Sequence[str],
+    exclude: Sequence[str],
+    seed: int,
+    report: Report = silent,
+) -> KeepBank | None:
+    """The keep bank from the CLIP's own vocabulary; None when its size is 0.
+
+    Args:
+        template: the pool's prompt template, from which the bank's patterns are made.
+        always: prompts that are kept whatever they show (anchor and negative prompt).
+        exclude: words that no prompt may hold, besides the concept's own.
+    """
+    if config.size == 0:
+        return None
+    words = vocabulary(clip, [*exclude, *split_words(pool.concept)])
+    prompts = vocabulary_prompts(words, bank_config(config, template), seed=seed)
+    prompts = list(dict.fromkeys([*always, *prompts]))
+    encoded = contexts(clip, prompts)
+    length = len(encoded[0])
+    chosen = [i for i, c in enumerate(encoded) if len(c) == length]
+    return build_bank(
+        model, encode, [prompts[i] for i in chosen], torch.stack([encoded[i] for i in chosen]),
+        pool, config, seed=seed, always=len(always), report=report,
+    )  # fmt: skip
+
+
+def text_templates(config: EraseConfig, template: str) -> tuple[str, ...]:
+    """Templates of the text start: the preset's short ones and the pool's own."""
+    return tuple(dict.fromkeys((*config.text_templates[:2], template)))
+
+
+def pool_template(pool: ImagePool) -> str:
+    """The template a pool was made with; the usual one for collected pictures."""
+    if pool.prompt and pool.concept in pool.prompt:
+        return pool.prompt.replace(pool.concept, "*")
+    return "a * photo"
+
+
+def run_erasure(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    encode: ImageEncoder,
+    pool: ImagePool,
+    config: EraseConfig,
+    *,
+    anchor: str,
+    negative: str,
+    sampling: SamplingConfig,
+    seed: int,
+    exclude: Sequence[str] = (),
+    keep: Sequence[Tensor] = (),
+    state: AdapterState | None = None,
+    report: Report = silent,
+    on_round: Callable[[Erasure], None] | None = None,
+) -> tuple[Erasure, LoraDict]:
+    """Erase the pool's concept from a MODEL; the MODEL itself stays as it is.
+
+    Args:
+        anchor, negative: the prompts of c0 and of classifier-free guidance's other side.
+        exclude: words the vocabulary bank must not use.
+        state: adapters to continue from.
+
+    Returns:
+        the erasure, and the LoRA as a state dict with metadata.
+    """
+    if not pool.concept.strip():
+        raise DarkMinerError(
+            "DarkMinerLoop: the pool names no concept: set it in ImagePoolBuilder."
+        )
+    anchor_cond, negative_cond = conditioning(clip, anchor), conditioning(clip, negative)
+    template = pool_template(pool)
+    templates = text_templates(config, template)
+    with training_session(
+        model, anchor=anchor_cond, negative=negative_cond, sampling=sampling,
+        latent_size=pool.latent_size, vae=vae,
+    ) as session:  # fmt: skip
+        anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
+        start = concept_contexts(clip, pool.concept, templates) if config.text_start else None
+        bank = vocabulary_bank(
+            session, clip, encode, pool, config.bank, template=template,
+            always=(anchor, negative), exclude=exclude, seed=seed, report=report,
+        )  # fmt: skip
+        done = erase(
+            session, encode, pool, anchor_context, config, seed=seed, start=start, bank=bank,
+            keep=keep, state=state, report=report, on_round=on_round,
+        )  # fmt: skip
+        return done, lora_of(session, done.adapters, done.embeddings, config, seed)
+
+
+def lora_of(
+    session: DiffusionModel,
+    adapters: AdapterState,
+    embeddings: EmbeddingPool,
+    settings: Any,
+    seed: int,
+) -> LoraDict:
+    """Adapters as the LORA_MODEL of the host, with the metadata of the file they will become."""
+    about = metadata(
+        adapters, embeddings, seed=seed, settings=settings,
+        fingerprint=session.fingerprint, family=session.family,
+    )  # fmt: skip
+    return LoraDict(to_state_dict(adapters, session.names), about)

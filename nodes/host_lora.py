@@ -1,0 +1,41 @@
+"""LoRA on the host's side: key names for a MODEL's layers, and applying one as the host does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import comfy.sd
+import comfy.utils
+from torch import Tensor
+
+from ..darkminer.adapter import value_projections
+
+
+def key_stems(unet_config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, str]:
+    """Module path -> key stem in a LoRA file.
+
+    UNets get diffusers names (``lora_unet_down_blocks_0_...``), which every loader knows; a layer
+    that has none gets its own path, which the host knows.
+    """
+    to_ldm = comfy.utils.unet_to_diffusers(dict(unet_config))
+    to_diffusers = {v.removesuffix(".weight"): k.removesuffix(".weight") for k, v in to_ldm.items()}
+    return {p: "lora_unet_" + to_diffusers.get(p, p).replace(".", "_") for p in paths}
+
+
+def model_family(model_config: Any) -> str:
+    """What LoRA metadata calls the family."""
+    known = {"SD15": "sd_v1", "SD20": "sd_v2", "SDXL": "sdxl_base_v1-0"}
+    name = type(model_config).__name__
+    return known.get(name, name.lower())
+
+
+def apply_lora(model: Any, lora: Mapping[str, Tensor], strength: float = 1.0) -> Any:
+    """A clone of the MODEL with the LoRA on it, as the host's own loader does it."""
+    return comfy.sd.load_lora_for_models(model, None, dict(lora), strength, 0)[0]
+
+
+def names_of(model: Any) -> dict[str, str]:
+    """Module path -> key stem of every value projection of a MODEL."""
+    network = model.model.diffusion_model
+    return key_stems(model.model.model_config.unet_config, value_projections(network))

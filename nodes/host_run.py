@@ -1,0 +1,74 @@
+"""What nodes need of the running host: progress, interrupts, sampler names, output paths."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import comfy.model_management
+import comfy.samplers
+import comfy.utils
+import folder_paths
+import numpy as np
+from PIL import Image
+
+from ..darkminer.errors import DarkMinerError, DivergedError
+from ..darkminer.types import StepReport
+
+SAMPLERS: list[str] = list(comfy.samplers.KSampler.SAMPLERS)
+SCHEDULERS: list[str] = list(comfy.samplers.KSampler.SCHEDULERS)
+
+_SECONDS_BETWEEN_UPDATES = 0.1
+_PREVIEW_SIDE = 512
+
+
+class Progress:
+    """A report that moves the node's progress bar, shows pictures and obeys the stop button."""
+
+    def __init__(self) -> None:
+        self._bar = comfy.utils.ProgressBar(1)
+        self._last = 0.0
+
+    def __call__(self, report: StepReport) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        now = time.monotonic()
+        due = now - self._last >= _SECONDS_BETWEEN_UPDATES
+        if not due and report.images is None and report.step < report.steps:
+            return
+        self._last = now
+        preview = None
+        if report.images is not None:
+            preview = ("JPEG", _row(report.images), _PREVIEW_SIDE)
+        self._bar.update_absolute(report.step, report.steps, preview)
+
+
+def _row(images) -> Image.Image:  # [B, H, W, 3] in 0..1
+    pixels = (images.clamp(0, 1).numpy() * 255).round().astype(np.uint8)
+    row = Image.fromarray(np.concatenate(list(pixels), axis=1))
+    scale = max(1, 128 // row.height)
+    return row.resize((row.width * scale, row.height * scale), Image.Resampling.NEAREST)
+
+
+@contextmanager
+def named(node: str) -> Iterator[None]:
+    """Put the node's name in front of what the method has to say."""
+    try:
+        yield
+    except DarkMinerError as error:
+        text = str(error)
+        if text.startswith(node):
+            raise
+        raise DarkMinerError(f"{node}: {text}") from error
+    except DivergedError as error:
+        error.args = (f"{node}: {error}",)
+        raise
+
+
+def output_file(prefix: str) -> Path:
+    """The next free ``<output>/<prefix>_00001_.safetensors``, numbered as the host numbers."""
+    folder, name, counter, _, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory()
+    )
+    return Path(folder) / f"{name}_{counter:05}_.safetensors"

@@ -1,0 +1,138 @@
+"""Inputs that several nodes share, so that names, defaults and tooltips are the same everywhere."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..darkminer.config import (
+    PRESETS,
+    CircumventConfig,
+    EraseConfig,
+    MineConfig,
+    SamplingConfig,
+    override,
+)
+from .host import context_of
+from .host_run import SAMPLERS, SCHEDULERS
+
+
+def seed():
+    """The seed; ``control_after_generate`` stays fixed so that a run can be repeated."""
+    return io.Int.Input(
+        "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+        tooltip="The same seed on the same machine gives the same LoRA, bit for bit.",
+    )  # fmt: skip
+
+
+def preset():
+    return io.Combo.Input(
+        "preset", options=list(PRESETS), default="fast",
+        tooltip="fast: the recipe that erases best in the least time. paper: the values of the "
+        "Dark Miner preprint and nothing else (hours).",
+    )  # fmt: skip
+
+
+def sampling(steps: int = 20, cfg: float = 7.0) -> list:
+    """How pictures are made: four inputs."""
+    return [
+        io.Int.Input(
+            "sampling_steps", default=steps, min=1, max=200,
+            tooltip="Sampling steps of every picture made here.",
+        ),
+        io.Float.Input(
+            "cfg", default=cfg, min=0.0, max=30.0, step=0.1,
+            tooltip="Classifier-free guidance of these pictures; needs the negative conditioning.",
+        ),
+        io.Combo.Input(
+            "sampler_name", options=SAMPLERS, default="euler",
+            tooltip="The host's sampler for these pictures.",
+        ),
+        io.Combo.Input(
+            "scheduler", options=SCHEDULERS, default="normal",
+            tooltip="The host's noise schedule for these pictures.",
+        ),
+        io.Int.Input(
+            "batch_size", default=8, min=1, max=256,
+            tooltip="Pictures made at once; lower it when memory runs out.",
+        ),
+    ]  # fmt: skip
+
+
+def sampling_config(
+    sampling_steps: int, cfg: float, sampler_name: str, scheduler: str, batch_size: int
+) -> SamplingConfig:
+    """The settings of :func:`sampling`'s inputs."""
+    return SamplingConfig(sampling_steps, cfg, sampler_name, scheduler, batch_size)
+
+
+def number(name: str, tooltip: str, largest: int = 100_000):
+    """A whole number that the preset gives when left at 0."""
+    return io.Int.Input(
+        name, default=0, min=0, max=largest, optional=True,
+        tooltip=f"{tooltip} 0: as the preset says.",
+    )  # fmt: skip
+
+
+def rate(name: str, tooltip: str):
+    """A positive number that the preset gives when left at 0."""
+    return io.Float.Input(
+        name, default=0.0, min=0.0, max=100.0, step=0.0001, round=False, optional=True,
+        tooltip=f"{tooltip} 0: as the preset says.",
+    )  # fmt: skip
+
+
+NO_PICTURES = SamplingConfig(steps=1)
+"""For stages that make no pictures."""
+
+KEEPS = ("keep_1", "keep_2", "keep_3", "keep_4")
+
+
+def keeps() -> list:
+    return [
+        io.Conditioning.Input(
+            name, optional=True,
+            tooltip="A prompt whose pictures must not change (one more preserving term).",
+        )
+        for name in KEEPS
+    ]  # fmt: skip
+
+
+def circumvent_config(
+    base: CircumventConfig,
+    rank: int = 0,
+    steps: int = 0,
+    learning_rate: float = 0.0,
+    r: float = 0.0,
+    alpha_c: float = 0.0,
+    alpha_p: float = 0.0,
+) -> CircumventConfig:
+    """A stage's settings with what the user changed; alpha follows the rank."""
+    late = learning_rate * base.lr_late / base.lr
+    drop = int(steps * base.lr_drop / base.steps)
+    return override(
+        base, rank=rank, alpha=float(rank), steps=steps, lr_drop=drop,
+        lr=learning_rate, lr_late=late, r=r, alpha_c=alpha_c, alpha_p=alpha_p,
+    )  # fmt: skip
+
+
+def mine_config(
+    base: MineConfig,
+    length: int = 0,
+    steps: int = 0,
+    learning_rate: float = 0.0,
+    count: int = 0,
+) -> MineConfig:
+    """Mining's settings with what the user changed; the late rate and its step keep their ratio."""
+    return override(
+        base, length=length, steps=steps, lr_drop=int(steps * base.lr_drop / base.steps),
+        lr=learning_rate, lr_late=learning_rate * base.lr_late / base.lr, count=count,
+    )  # fmt: skip
+
+
+def preset_config(name: str) -> EraseConfig:
+    return PRESETS[name]
+
+
+def keep_contexts(connected: dict, node: str) -> list:
+    """Contexts ``[1, L, D]`` of the connected keep conditionings, in the order of their inputs."""
+    return [context_of(connected[k], node, k) for k in KEEPS if connected.get(k) is not None]

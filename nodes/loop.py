@@ -1,0 +1,147 @@
+"""DarkMinerLoop: the whole method in one node and one training session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..darkminer.adapter import AdapterState
+from ..darkminer.config import EraseConfig
+from ..darkminer.lora_file import from_state_dict
+from . import inputs, sockets
+from .erasing import run_erasure, split_words
+from .host_lora import apply_lora, names_of
+from .host_run import Progress, named
+from .report import report_picture
+from .verify import encoder, encoder_inputs, verify_config
+
+NODE = "DarkMinerLoop"
+
+
+class DarkMinerLoop(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Dark Miner Loop",
+            category="DarkMiner",
+            description="Erases the pool's concept: mine, verify, circumvent, until nothing is "
+            "found any more.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to erase from; it stays as it is."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Vae.Input("vae", tooltip="Its VAE."),
+                sockets.Pool.Input("pool", tooltip="Pictures of the concept."),
+                io.String.Input(
+                    "anchor_prompt", default="a photo",
+                    tooltip="What the model shows instead of the concept (c0).",
+                ),
+                io.String.Input(
+                    "negative_prompt", default="",
+                    tooltip="The other side of classifier-free guidance; always kept.",
+                ),
+                inputs.preset(),
+                io.Int.Input(
+                    "max_rounds", default=0, min=0, max=1000,
+                    tooltip="Rounds at the most. 0: as the preset says.",
+                ),
+                inputs.seed(),
+                *inputs.sampling(),
+                *encoder_inputs(),
+                io.String.Input(
+                    "threshold", default="", optional=True,
+                    tooltip="Go on while a score is above it; auto calibrates it. Empty: preset.",
+                ),
+                io.String.Input(
+                    "exclude_words", default="", optional=True,
+                    tooltip="Words the vocabulary bank must not use, separated by commas.",
+                ),
+                *inputs.keeps(),
+                sockets.Lora.Input("lora", optional=True, tooltip="An erasure to continue."),
+                inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
+                inputs.number("length", "Tokens of a mined embedding (the paper: 32).", 1024),
+                inputs.number("mine_steps", "Optimiser steps of mining (the paper: 1000)."),
+                inputs.rate("mine_learning_rate", "Learning rate of mining."),
+                inputs.number("count", "Embeddings mined at once.", 256),
+                inputs.number("circumvent_steps", "Optimiser steps of circumventing."),
+                inputs.rate("circumvent_learning_rate", "Learning rate of circumventing."),
+                inputs.rate("r", "Probability of an embedding of the newest round."),
+                inputs.rate("alpha_c", "Weight of the circumventing loss."),
+                inputs.rate("alpha_p", "Weight of the preserving loss."),
+                inputs.number("bank_size", "Prompts of the vocabulary bank.", 10_000),
+            ],
+            outputs=[
+                io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
+                sockets.Lora.Output(display_name="lora", tooltip="The erasure."),
+                sockets.Embeddings.Output(display_name="embeddings", tooltip="What was found."),
+                io.Image.Output(display_name="report", tooltip="Pictures and scores per round."),
+                io.Int.Output(display_name="rounds", tooltip="Rounds that mined."),
+                io.Float.Output(display_name="score", tooltip="Highest score of the last round."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, pool, anchor_prompt, negative_prompt, preset, max_rounds, seed,
+        sampling_steps, cfg, sampler_name, scheduler, batch_size, clip_vision=None,
+        open_clip_model="ViT-L-14", open_clip_weights="openai", exclude_words="", lora=None,
+        **changes,
+    ):  # fmt: skip
+        with named(NODE):
+            state = from_state_dict(lora, names_of(model)) if lora is not None else None
+            config = changed_config(inputs.preset_config(preset), max_rounds, **changes)
+            if state is not None:
+                config = continuing(config, state)
+            encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
+            done, trained = run_erasure(
+                model, clip, vae, encode, pool, config, anchor=anchor_prompt,
+                negative=negative_prompt, seed=seed, exclude=split_words(exclude_words),
+                sampling=inputs.sampling_config(
+                    sampling_steps, cfg, sampler_name, scheduler, batch_size
+                ),
+                keep=inputs.keep_contexts(changes, NODE), state=state, report=Progress(),
+            )  # fmt: skip
+        return io.NodeOutput(
+            apply_lora(model, trained), trained, done.embeddings, report_picture(done),
+            len(done.verdicts), done.score,
+        )  # fmt: skip
+
+
+def changed_config(
+    base: EraseConfig,
+    max_rounds: int,
+    *,
+    rank: int = 0,
+    threshold: str = "",
+    length: int = 0,
+    mine_steps: int = 0,
+    mine_learning_rate: float = 0.0,
+    count: int = 0,
+    circumvent_steps: int = 0,
+    circumvent_learning_rate: float = 0.0,
+    r: float = 0.0,
+    alpha_c: float = 0.0,
+    alpha_p: float = 0.0,
+    bank_size: int = 0,
+    **_: object,  # the keep conditionings
+) -> EraseConfig:
+    """A preset with what the user changed on the node (0 and empty mean the preset's value)."""
+    more = (rank, circumvent_steps, circumvent_learning_rate, r, alpha_c, alpha_p)
+    return replace(
+        base,
+        max_rounds=max_rounds or base.max_rounds,
+        mine=inputs.mine_config(base.mine, length, mine_steps, mine_learning_rate, count),
+        verify=verify_config(base.verify, threshold, 0, NODE),
+        circumvent=inputs.circumvent_config(base.circumvent, *more),
+        start=inputs.circumvent_config(base.start, *more),
+        bank=replace(base.bank, size=bank_size or base.bank.size),
+    )
+
+
+def continuing(config: EraseConfig, state: AdapterState) -> EraseConfig:
+    """The settings with the rank and alpha of the LoRA that is continued."""
+    own = {"rank": state.rank, "alpha": state.alpha}
+    return replace(
+        config, circumvent=replace(config.circumvent, **own), start=replace(config.start, **own)
+    )

@@ -1,0 +1,79 @@
+"""MineEmbedding: find the embeddings that most likely produce the concept."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from ..darkminer.mine import mine
+from ..darkminer.types import EmbeddingPool
+from . import inputs, sockets
+from .host import context_of
+from .host_run import Progress, named
+from .stages import as_conditioning, stage
+
+NODE = "MineEmbedding"
+
+
+class MineEmbedding(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Mine Embedding",
+            category="DarkMiner",
+            description="Mines prompt embeddings that make the model produce the concept (eq. 5).",
+            inputs=[
+                io.Model.Input("model", tooltip="The original model."),
+                sockets.Pool.Input("pool", tooltip="Pictures of the concept."),
+                io.Conditioning.Input(
+                    "anchor",
+                    tooltip="The anchor prompt, e.g. a photo: gives the embedding its scale and "
+                    "whatever else the model wants.",
+                ),
+                inputs.preset(),
+                inputs.seed(),
+                sockets.Lora.Input(
+                    "lora", optional=True,
+                    tooltip="The erasure so far; mining looks for what is left.",
+                ),
+                sockets.Embeddings.Input(
+                    "embeddings", optional=True,
+                    tooltip="Embeddings found so far; the new ones join.",
+                ),
+                inputs.number("length", "Tokens of the embedding (the paper: 32).", 1024),
+                inputs.number("steps", "Optimiser steps (the paper: 1000)."),
+                inputs.rate("learning_rate", "Learning rate (the paper: 0.1, later 0.01)."),
+                inputs.number("count", "Embeddings mined at once.", 256),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="mined", tooltip="The mined embeddings; a KSampler can show them."
+                ),
+                sockets.Embeddings.Output(
+                    display_name="embeddings", tooltip="All embeddings, the new ones included."
+                ),
+                sockets.LossMap.Output(display_name="loss", tooltip="Mining loss of each step."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, pool, anchor, preset, seed, lora=None, embeddings=None, length=0, steps=0,
+        learning_rate=0.0, count=0,
+    ):  # fmt: skip
+        chosen = inputs.preset_config(preset)
+        config = inputs.mine_config(chosen.mine, length, steps, learning_rate, count)
+        embeddings = embeddings or EmbeddingPool(concept=pool.concept)
+        with named(NODE), stage(
+            model, node=NODE, anchor=anchor, pool=pool, sampling=inputs.NO_PICTURES,
+            config=chosen.circumvent, seed=seed, lora=lora,
+        ) as (session, _):  # fmt: skip
+            found = mine(
+                session, pool, context_of(anchor, NODE, "anchor"), config, seed=seed,
+                round_=embeddings.round + 1, concept_contexts=embeddings.text_tokens(),
+                report=Progress(),
+            )  # fmt: skip
+        embeddings = embeddings.opened(found.embeddings)
+        loss = {"loss": [torch.tensor(v) for v in found.losses]}
+        return io.NodeOutput(as_conditioning(embeddings, anchor), embeddings, loss)

@@ -1,0 +1,172 @@
+"""DarkMinerRoundOpen and DarkMinerRoundClose: the loop as a visible graph.
+
+What stands between the two is one round: mine, verify, circumvent, and any other node. The close
+node repeats it by node expansion: it copies the body into a new piece of graph that starts from
+this round's LoRA and embeddings, handed on as links, until verification says no or the rounds are
+spent. What hangs off the body without leading to the close node (a preview, say) shows round 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import GraphBuilder, is_link
+
+from ..darkminer.errors import DarkMinerError
+from ..darkminer.types import EmbeddingPool
+from . import sockets
+
+OPEN, CLOSE = "DarkMinerRoundOpen", "DarkMinerRoundClose"
+
+
+@dataclass(frozen=True)
+class RoundState:
+    """What the close node must know of the round it closes."""
+
+    lora: Any
+    done: int
+    max_rounds: int
+
+
+class DarkMinerRoundOpen(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=OPEN,
+            display_name="Round: Open",
+            category="DarkMiner",
+            description="Opens a round; what follows up to Round: Close is repeated.",
+            inputs=[
+                io.Int.Input(
+                    "max_rounds", default=4, min=1, max=1000, tooltip="Rounds at the most."
+                ),
+                sockets.Embeddings.Input(
+                    "embeddings", optional=True,
+                    tooltip="What was found before the first round (the concept's own contexts).",
+                ),
+                sockets.Lora.Input(
+                    "lora", optional=True, tooltip="The erasure before the first round."
+                ),
+                io.Int.Input(
+                    "done", default=0, min=0, max=1000, optional=True,
+                    tooltip="Rounds already run. Leave it at 0: the close node counts.",
+                ),
+            ],
+            outputs=[
+                sockets.Round.Output(display_name="round", tooltip="For Round: Close."),
+                sockets.Lora.Output(display_name="lora", tooltip="The erasure so far."),
+                sockets.Embeddings.Output(display_name="embeddings", tooltip="Found so far."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, max_rounds, embeddings=None, lora=None, done=0):
+        state = RoundState(lora, done, max_rounds)
+        return io.NodeOutput(state, lora, embeddings or EmbeddingPool())
+
+
+class DarkMinerRoundClose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=CLOSE,
+            display_name="Round: Close",
+            category="DarkMiner",
+            description="Closes a round: repeats it while verification says yes.",
+            inputs=[
+                sockets.Round.Input("round", tooltip="From Round: Open."),
+                io.Boolean.Input(
+                    "verified", force_input=True, tooltip="From VerifyDeltaCLIP: whether to go on."
+                ),
+                io.Float.Input(
+                    "score", force_input=True, tooltip="From VerifyDeltaCLIP: the round's score."
+                ),
+                sockets.Embeddings.Input(
+                    "judged", tooltip="The embeddings of VerifyDeltaCLIP."
+                ),
+                sockets.Lora.Input(
+                    "lora", lazy=True, tooltip="From CircumventLoRA; only made when verified."
+                ),
+                sockets.Embeddings.Input(
+                    "embeddings", lazy=True, tooltip="From CircumventLoRA; only made when verified."
+                ),
+            ],
+            outputs=[
+                sockets.Lora.Output(display_name="lora", tooltip="The erasure."),
+                sockets.Embeddings.Output(display_name="embeddings", tooltip="What was found."),
+                io.Int.Output(display_name="rounds", tooltip="Rounds that mined."),
+                io.Float.Output(display_name="score", tooltip="Highest score of the last round."),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            enable_expand=True,
+        )  # fmt: skip
+
+    @classmethod
+    def check_lazy_status(cls, round, verified, score, judged, lora=None, embeddings=None):
+        return ["lora", "embeddings"] if verified else []
+
+    @classmethod
+    def execute(cls, round, verified, score, judged, lora=None, embeddings=None):
+        rounds = round.done + 1
+        if not verified:
+            if round.lora is None:
+                raise DarkMinerError(
+                    f"{CLOSE}: nothing was mined that produces the concept, so there is nothing to "
+                    "erase: check the pool's pictures, or lower the threshold of VerifyDeltaCLIP."
+                )
+            return io.NodeOutput(round.lora, judged, rounds, score)
+        if rounds >= round.max_rounds:
+            return io.NodeOutput(lora, embeddings, rounds, score)
+        graph, last = next_round(cls.hidden.dynprompt, cls.hidden.unique_id, rounds)
+        return io.NodeOutput(*(last.out(i) for i in range(4)), expand=graph.finalize())
+
+
+def next_round(dynprompt: Any, close_id: str, done: int) -> tuple[GraphBuilder, Any]:
+    """The body once more, from this round's results on; returns the graph and its close node."""
+    closing = dynprompt.get_node(close_id)["inputs"]
+    open_id = closing["round"][0]
+    body = _between(dynprompt, open_id, close_id)
+    graph = GraphBuilder()
+    # Copies are named as the node on the canvas, so that ids do not grow with every round.
+    names: dict[str, str] = {}
+    for node_id in body:
+        shown = dynprompt.get_display_node_id(node_id)
+        names[node_id] = shown
+        graph.node(dynprompt.get_node(node_id)["class_type"], shown).set_override_display_id(shown)
+    for node_id in body:
+        node = graph.lookup_node(names[node_id])
+        assert node is not None
+        for key, value in dynprompt.get_node(node_id)["inputs"].items():
+            if is_link(value) and value[0] in body:
+                value = graph.lookup_node(names[value[0]]).out(value[1])  # type: ignore[union-attr]
+            node.set_input(key, value)
+    opening = graph.lookup_node(names[open_id])
+    last = graph.lookup_node(names[close_id])
+    assert opening is not None and last is not None
+    opening.set_input("lora", closing["lora"])
+    opening.set_input("embeddings", closing["embeddings"])
+    opening.set_input("done", done)
+    return graph, last
+
+
+def _between(dynprompt: Any, open_id: str, close_id: str) -> list[str]:
+    """Nodes that lie on a path from the open to the close node, both included."""
+    children: dict[str, set[str]] = {}
+    seen, waiting = {close_id}, [close_id]
+    while waiting:
+        node_id = waiting.pop()
+        for value in dynprompt.get_node(node_id).get("inputs", {}).values():
+            if is_link(value):
+                children.setdefault(value[0], set()).add(node_id)
+                if value[0] not in seen:
+                    seen.add(value[0])
+                    waiting.append(value[0])
+    body, waiting = {open_id}, [open_id]
+    while waiting:
+        for child in children.get(waiting.pop(), ()):
+            if child not in body:
+                body.add(child)
+                waiting.append(child)
+    return sorted(body)

@@ -1,0 +1,88 @@
+"""What the stage nodes share: from node inputs to a session with adapters, and back to a LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ..darkminer.adapter import Adapters
+from ..darkminer.config import CircumventConfig, SamplingConfig
+from ..darkminer.errors import DarkMinerError
+from ..darkminer.loop import new_adapters
+from ..darkminer.lora_file import from_state_dict
+from ..darkminer.types import DiffusionModel, EmbeddingPool, ImagePool, MinedEmbedding
+from .host import Conditioning, context_of, training_session
+
+
+@contextmanager
+def stage(
+    model: Any,
+    *,
+    node: str,
+    anchor: Conditioning,
+    pool: ImagePool,
+    sampling: SamplingConfig,
+    config: CircumventConfig,
+    seed: int,
+    lora: Any = None,
+    negative: Conditioning | None = None,
+    vae: Any = None,
+) -> Iterator[tuple[DiffusionModel, Adapters]]:
+    """A training session on the MODEL with adapters inside, fresh or continuing ``lora``.
+
+    Raises:
+        DarkMinerError: if pool, prompt or LoRA do not fit the MODEL.
+    """
+    with training_session(
+        model, anchor=anchor, negative=negative, sampling=sampling,
+        latent_size=pool.latent_size, vae=vae,
+    ) as session:  # fmt: skip
+        check_latents(session, pool, node)
+        state = from_state_dict(lora, session.names) if lora is not None else None
+        if state is not None:
+            config = replace(config, rank=state.rank, alpha=state.alpha)
+        adapters = new_adapters(session, config, seed=seed, state=state)
+        yield session, adapters
+
+
+def check_width(session: DiffusionModel, cond: Conditioning, node: str, field: str) -> None:
+    """Refuse a CONDITIONING whose width is not what the model's cross-attention takes."""
+    given = cond[0][0].shape[-1]
+    if given != session.context_dim:
+        raise DarkMinerError(
+            f"{node}: {field} is {given} wide and this MODEL takes {session.context_dim}: use the "
+            "CLIP that belongs to the MODEL."
+        )
+
+
+def check_latents(session: DiffusionModel, pool: ImagePool, node: str) -> None:
+    """Refuse a pool that another kind of model or VAE made."""
+    have, want = tuple(pool.latents.shape[1:]), session.latent_shape
+    if have[0] != want[0]:
+        raise DarkMinerError(
+            f"{node}: the pool's latents have {have[0]} channels and this MODEL works with "
+            f"{want[0]}: build the pool with the same MODEL and VAE."
+        )
+
+
+def mined_into(embeddings: EmbeddingPool, mined: Conditioning, node: str) -> EmbeddingPool:
+    """The pool with the newest round's contexts as ``mined`` ``[m, L, D]`` has them.
+
+    A node between may have changed the CONDITIONING, or it may come from elsewhere altogether.
+    """
+    contexts = context_of(mined, node, "mined")
+    current = embeddings.current()
+    if embeddings.round and len(current) == len(contexts):
+        entries = tuple(replace(e, context=c) for e, c in zip(current, contexts, strict=True))
+        return replace(embeddings, entries=(*embeddings.earlier(), *entries))
+    return embeddings.opened(MinedEmbedding(c, embeddings.round + 1) for c in contexts)
+
+
+def as_conditioning(embeddings: EmbeddingPool, anchor: Conditioning) -> Conditioning:
+    """The newest round's contexts as CONDITIONING, with the anchor's other vectors."""
+    contexts = torch.stack([e.context for e in embeddings.current()])
+    return [[contexts, dict(anchor[0][1])]]
