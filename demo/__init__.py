@@ -1,0 +1,1 @@
+"""The gallery: a small text-to-image model that knows seven designers' house styles."""

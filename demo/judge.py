@@ -1,0 +1,76 @@
+"""The judge: a classifier that tells style and object of a picture.
+
+It is trained apart from the gallery's image encoder and no part of the method ever sees it.
+Nothing here knows the host.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+from .gallery import OBJECTS, SIZE, STYLES
+
+WEIGHTS = Path(__file__).with_name("weights")
+
+Judgement = tuple[torch.Tensor, torch.Tensor]
+
+
+class Judge(nn.Module):
+    """Three stages of strided convolutions, one head for the style and one for the object."""
+
+    def __init__(self, width: int = 48) -> None:
+        super().__init__()
+        channels = [3, width, 2 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for before, after in zip(channels, channels[1:], strict=False):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.BatchNorm2d(after), nn.SiLU()]
+            layers += [nn.Conv2d(after, after, 3, 1, 1), nn.BatchNorm2d(after), nn.SiLU()]
+        features = channels[-1] * (SIZE // 8) ** 2
+        self.body = nn.Sequential(*layers)
+        self.drop = nn.Dropout(0.3)
+        self.style = nn.Linear(features, len(STYLES))
+        self.object = nn.Linear(features, len(OBJECTS))
+
+    def forward(self, pictures: torch.Tensor) -> Judgement:
+        """Logits [B, 7] and [B, 48] of pictures [B, 3, 32, 32] (0..1)."""
+        hidden = self.drop(self.body(pictures * 2 - 1).flatten(1))
+        return self.style(hidden), self.object(hidden)
+
+
+def load_judge(
+    folder: str | Path | None = None, device: str | torch.device = "cpu"
+) -> Callable[[torch.Tensor], Judgement]:
+    """The trained judge.
+
+    Args:
+        folder: where judge.safetensors lies; the pack's own weights by default.
+        device: where to compute.
+
+    Returns:
+        A function of images [B, H, W, 3] (0..1; made 32 x 32 if they are not) that gives the
+        probabilities of the styles [B, 7] and of the objects [B, 48], float32 on the CPU.
+
+    Raises:
+        FileNotFoundError: no weights there.
+    """
+    file = Path(folder or WEIGHTS) / "judge.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"The judge's weights {file} are missing: install the pack whole.")
+    net = Judge()
+    net.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+    net.eval().requires_grad_(False).to(device)
+
+    def judge(images: torch.Tensor) -> Judgement:
+        pictures = images[..., :3].to(device, torch.float32).movedim(-1, 1).clamp(0, 1)
+        if pictures.shape[-2:] != (SIZE, SIZE):
+            pictures = F.interpolate(pictures, (SIZE, SIZE), mode="bilinear", antialias=True)
+        with torch.no_grad():
+            parts = [net(part) for part in pictures.split(256)]  # bounded memory
+        style, thing = (torch.cat(logits).softmax(-1).cpu() for logits in zip(*parts, strict=True))
+        return style, thing
+
+    return judge

@@ -1,0 +1,77 @@
+import torch
+from dark_miner.darkminer.losses import (
+    Query,
+    circumvent_target,
+    mining_loss,
+    predict,
+    preserved_contexts,
+    squared_error,
+)
+
+from . import toy
+
+
+def test_squared_error_sums_over_channels_and_pixels_and_keeps_samples_apart():
+    a = torch.tensor([[[[1.0, 2.0]]], [[[0.0, 0.0]]]])
+    b = torch.tensor([[[[0.0, 0.0]]], [[[0.0, 3.0]]]])
+    assert squared_error(a, b).tolist() == [5.0, 9.0]
+
+
+def test_mining_loss_by_hand():
+    """Equation 5 with a denoiser that answers its context's first number, everywhere."""
+
+    def denoise(x, timestep, context):
+        return context[:, :1, :1, None].expand_as(x)
+
+    schedule = toy.schedule()
+    x = torch.full((1, 1, 1, 2), 0.5)
+    noise = torch.tensor([[[[1.0, -1.0]]]])
+    context = torch.full((1, 1, 1), 0.25)
+    loss = mining_loss(denoise, schedule, x, context, noise, torch.tensor([3]))
+    assert torch.allclose(loss, torch.tensor([0.75**2 + 1.25**2]))
+
+
+def test_mining_loss_shows_the_network_the_noisy_latents():
+    seen = {}
+
+    def denoise(x, timestep, context):
+        seen["x"], seen["t"] = x, timestep
+        return torch.zeros_like(x)
+
+    schedule = toy.schedule()
+    x, noise = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 2.0)
+    mining_loss(denoise, schedule, x, torch.zeros(1, 1, 1), noise, torch.tensor([9]))
+    sigma = 5.0
+    expected = (1.0 + sigma * 2.0) / (1.0 + sigma**2) ** 0.5
+    assert torch.allclose(seen["x"], torch.full((1, 1, 1, 1), expected))
+    assert seen["t"].tolist() == [9.0]
+
+
+def test_predict_equals_one_pass_per_query_also_for_contexts_of_unequal_length():
+    network = toy.Denoiser()
+    gen = torch.Generator().manual_seed(1)
+    queries = [
+        Query(
+            torch.randn(b, toy.CHANNELS, toy.SIDE, toy.SIDE, generator=gen),
+            torch.arange(b).float(),
+            torch.randn(b, length, toy.WIDTH, generator=gen),
+        )
+        for b, length in ((1, 3), (2, 5), (1, 5), (2, 3))
+    ]
+    together = predict(network, queries)
+    for query, answer in zip(queries, together, strict=True):
+        assert torch.allclose(network(*query), answer, atol=1e-6)
+
+
+def test_target_past_the_anchor_by_hand():
+    anchor, concept = torch.tensor([2.0]), torch.tensor([5.0])
+    assert circumvent_target(anchor, concept, 0.0).item() == 2.0
+    assert circumvent_target(anchor, concept, 0.5).item() == 0.5
+
+
+def test_preserved_contexts_are_the_anchor_zero_and_the_negative():
+    c, c0 = torch.tensor([[[1.0, -2.0]]]), torch.tensor([[[3.0, 4.0]]])
+    at_anchor, zero, negative = preserved_contexts(c, c0)
+    assert at_anchor.tolist() == [[[3.0, 4.0]]]
+    assert zero.abs().max() == 0
+    assert negative.tolist() == [[[-1.0, 2.0]]]
