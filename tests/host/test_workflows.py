@@ -1,0 +1,270 @@
+"""Every workflow on a real server: both formats agree, all validate, the demo ones run."""
+
+import asyncio
+import copy
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+API = ROOT / "workflows" / "api"
+NAMES = sorted(path.stem for path in API.glob("*.json"))
+DEMO = [name for name in NAMES if name.startswith("erase_demo")]
+FILES = {"ckpt_name": "checkpoints", "lora_name": "loras", "clip_name": "clip_vision"}
+
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.skipif("COMFYUI_PATH" not in os.environ, reason="COMFYUI_PATH names no ComfyUI"),
+]
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def script(name):
+    folder = str(ROOT / "scripts")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(folder)
+
+
+def place_empty_models(base):
+    """A server only lists files that exist: empty ones with the names that the workflows use."""
+    for name in NAMES:
+        for node in read(API / f"{name}.json").values():
+            for field, folder in FILES.items():
+                if field in node["inputs"]:
+                    path = base / "models" / folder / node["inputs"][field]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    module, base = script("comfy_server"), tmp_path_factory.mktemp("base")
+    module.prepare_base(base, ROOT)
+    place_empty_models(base)
+    output = base / "output"
+    host = Path(os.environ["COMFYUI_PATH"])
+    with module.Server(host, sys.executable, base, output, cpu=True) as running:
+        running.output = output
+        yield running
+
+
+def ask(server, question):
+    """Run ``question(client)`` against the server."""
+
+    async def talk():
+        async with script("comfy_server").Client(server.address) as client:
+            return await question(client)
+
+    return asyncio.run(talk())
+
+
+@pytest.fixture(scope="module")
+def definitions(server):
+    return ask(server, lambda client: client.object_info())
+
+
+def widget_names(definition):
+    """The node's widgets in the browser's order, seeds followed by their control."""
+    for kind in ("required", "optional"):
+        for name, spec in definition["input"].get(kind, {}).items():
+            options = spec[1] if len(spec) > 1 else {}
+            scalar = isinstance(spec[0], list) or spec[0] in (
+                "INT",
+                "FLOAT",
+                "STRING",
+                "BOOLEAN",
+                "COMBO",
+            )
+            if not scalar or options.get("forceInput"):
+                continue
+            yield name
+            named_seed = name in ("seed", "noise_seed")
+            if spec[0] == "INT" and options.get("control_after_generate", named_seed):
+                yield None
+
+
+def to_api(graph, definitions):
+    """What the browser queues for a UI-format graph."""
+    links = {row[0]: [str(row[1]), row[2]] for row in graph["links"]}
+    prompt = {}
+    for node in graph["nodes"]:
+        if node["type"] in ("Note", "MarkdownNote") or node["mode"] in (2, 4):
+            continue
+        names = list(widget_names(definitions[node["type"]]))
+        values = node["widgets_values"]
+        assert len(names) == len(values), node["type"]
+        inputs = {n: v for n, v in zip(names, values, strict=True) if n is not None}
+        linked = {i["name"]: links[i["link"]] for i in node["inputs"] if i["link"] is not None}
+        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs | linked}
+    return prompt
+
+
+def bare(prompt):
+    return {i: {"class_type": n["class_type"], "inputs": n["inputs"]} for i, n in prompt.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_template_and_api_version_are_the_same_workflow(definitions, name):
+    graph = read(ROOT / "workflows" / f"{name}.json")
+    assert bare(to_api(graph, definitions)) == bare(read(API / f"{name}.json"))
+
+
+def test_files_are_what_the_generator_writes(definitions):
+    stale = [
+        path.name
+        for path, text in script("make_workflows").build(definitions).items()
+        if path.read_text(encoding="utf-8") != text
+    ]
+    assert not stale, f"run scripts/make_workflows.py: {stale}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_join_sockets_of_one_type(name):
+    graph = read(ROOT / "workflows" / f"{name}.json")
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    for number, origin, slot, target, target_slot, kind in graph["links"]:
+        outgoing = nodes[origin]["outputs"][slot]
+        incoming = nodes[target]["inputs"][target_slot]
+        assert number in outgoing["links"]
+        assert incoming["link"] == number
+        assert outgoing["type"] == incoming["type"] == kind or "*" in (
+            outgoing["type"],
+            incoming["type"],
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_do_not_overlap_and_groups_hold_their_nodes(name):
+    graph = read(ROOT / "workflows" / f"{name}.json")
+    boxes = [
+        (*n["pos"], n["pos"][0] + n["size"][0], n["pos"][1] + n["size"][1]) for n in graph["nodes"]
+    ]
+    for number, a in enumerate(boxes):
+        for b in boxes[number + 1 :]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    for group in graph["groups"]:
+        left, top, width, height = group["bounding"]
+        inside = [
+            left < a[0] and top < a[1] and a[2] < left + width and a[3] < top + height
+            for a in boxes
+        ]
+        assert any(inside)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "workflows").glob("*.json")])
+def test_each_template_has_a_picture(name):
+    Image = pytest.importorskip("PIL.Image")
+    with Image.open(ROOT / "workflows" / f"{name}.jpg") as picture:
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 256
+
+
+def test_the_server_offers_the_templates(server):
+    async def listed(client):
+        async with client.session.get(f"http://{server.address}/workflow_templates") as answer:
+            return await answer.json()
+
+    names = {path.stem for path in (ROOT / "workflows").glob("*.json")}
+    assert set(ask(server, listed)["dark-miner"]) == names
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in DEMO])
+def test_the_server_accepts_it(server, name):
+    """Accepted whole; the run then stops at the first loader, whose file is empty."""
+    module, prompt = script("comfy_server"), read(API / f"{name}.json")
+    failed = []
+
+    def watch(kind, data):
+        if kind == "execution_error":
+            failed.append(data["node_type"])
+
+    with pytest.raises(module.ServerError) as caught:
+        ask(server, lambda client: client.run(prompt, watch))
+    assert "refused" not in str(caught.value)
+    assert failed and "Loader" in failed[0]
+
+
+FEW = {
+    "size": 6,
+    "sampling_steps": 2,
+    "batch_size": 8,
+    "steps": 2,
+    "max_rounds": 2,
+    "mine_steps": 2,
+    "count": 2,
+    "circumvent_steps": 2,
+    "bank_size": 8,
+    "threshold": "-1",
+}
+
+
+def shortened(prompt):
+    """The same workflow with hardly any steps; its verification always says to go on."""
+    prompt = copy.deepcopy(prompt)
+    for node in prompt.values():
+        for field, value in FEW.items():
+            if field in node["inputs"] and not isinstance(node["inputs"][field], list):
+                node["inputs"][field] = value
+    return prompt
+
+
+def loras(output):
+    return set((output / "loras").rglob("*.safetensors"))
+
+
+def run_short(server, name):
+    """Run a demo workflow with few steps: its outputs by class and the LoRA file it wrote."""
+    prompt, before = shortened(read(API / f"{name}.json")), loras(server.output)
+    outputs = ask(server, lambda client: client.run(prompt))
+    (written,) = loras(server.output) - before
+    pictures = [
+        entry
+        for node_id, output in outputs.items()
+        if prompt[node_id.split(".")[0]]["class_type"] == "PreviewImage"
+        for entry in output["images"]
+    ]
+    return written, pictures
+
+
+def test_the_demo_runs_and_both_ways_give_the_same_lora(server):
+    torch = pytest.importorskip("torch")
+    load = pytest.importorskip("safetensors.torch").load_file
+    tensors = []
+    for name in DEMO:
+        written, pictures = run_short(server, name)
+        assert pictures
+        tensors.append(load(written))
+        assert all(key.startswith("lora_unet_") for key in tensors[-1])
+        ups = [t for key, t in tensors[-1].items() if "lora_up" in key]
+        assert any(torch.count_nonzero(up) for up in ups)
+    first, second = tensors
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_visible_demo_has_the_rounds_of_its_preset():
+    presets = importlib.import_module("dark_miner.darkminer.config").PRESETS
+    prompt = read(API / "erase_demo_as_graph.json")
+    nodes = {node["class_type"]: node["inputs"] for node in prompt.values()}
+    preset = presets[nodes["MineEmbedding"]["preset"]]
+    assert nodes["DarkMinerRoundOpen"]["max_rounds"] == preset.max_rounds
+    assert nodes["VerifyDeltaCLIP"]["threshold"] == str(preset.verify.threshold)
+
+
+def test_the_demo_never_names_held_out_things():
+    held_out = importlib.import_module("dark_miner.demo.gallery").HELD_OUT
+    for name in DEMO:
+        for node in read(API / f"{name}.json").values():
+            words = node["inputs"].get("exclude_words")
+            if words is not None:
+                assert set(words.split(", ")) == set(held_out)
