@@ -12,7 +12,7 @@ from torch import Tensor
 from ..darkminer.config import SamplingConfig
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import build_pool, concept_prompt
-from ..darkminer.types import ImagePool
+from ..darkminer.types import ImagePool, Report
 from . import inputs, sockets
 from .host import (
     context_of,
@@ -98,14 +98,15 @@ class ImagePoolBuilder(io.ComfyNode):
                 pool = collected(model, vae, images, concept, seed)
             else:
                 pool = made(
-                    model, clip, vae, concept, prompt, negative, size, width, height, seed, sampling
-                )
+                    model, clip, vae, concept, prompt, negative, size, width, height, seed,
+                    sampling, Progress(),
+                )  # fmt: skip
         return io.NodeOutput(pool, pool.floats(range(min(16, len(pool)))))
 
 
 def made(
     model, clip, vae, concept: str, prompt: str, negative: str, size: int, width: int, height: int,
-    seed: int, sampling: SamplingConfig,
+    seed: int, sampling: SamplingConfig, report: Report,
 ) -> ImagePool:  # fmt: skip
     """A pool of pictures that the MODEL makes from the prompt."""
     anchor = conditioning(clip, prompt)
@@ -115,7 +116,7 @@ def made(
     ) as session:  # fmt: skip
         return build_pool(
             session, context_of(anchor, NODE, "template"), size=size, seed=seed,
-            concept=concept.strip(), prompt=prompt, report=Progress(),
+            concept=concept.strip(), prompt=prompt, report=report,
         )  # fmt: skip
 
 

@@ -128,6 +128,13 @@ def test_files_are_what_the_generator_writes(definitions):
     assert not stale, f"run scripts/make_workflows.py: {stale}"
 
 
+def test_help_pages_are_those_of_the_schemas(definitions):
+    pages = script("make_help").build(definitions)
+    assert set(pages) == set((ROOT / "js" / "docs").glob("*.md"))
+    stale = [path.name for path, text in pages.items() if path.read_text("utf-8") != text]
+    assert not stale, f"run scripts/make_help.py: {stale}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_links_join_sockets_of_one_type(name):
     graph = read(ROOT / "workflows" / f"{name}.json")

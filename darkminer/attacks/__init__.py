@@ -1,0 +1,1 @@
+"""Attacks: what judges an erasure. Nothing in the method may import them."""

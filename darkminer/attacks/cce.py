@@ -1,0 +1,63 @@
+"""Circumventing Concept Erasure (Pham et al., 2023): textual inversion on the erased model.
+
+One placeholder token at the text encoder's *input* is learnt from pictures of the concept; then
+prompts with that token are tried on the erased model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from ..rng import generator
+from ..types import DiffusionModel, Report, silent
+from .common import AttackConfig, optimise
+
+
+class TextEncoder(Protocol):
+    """A text encoder that lets gradients reach one token at its input."""
+
+    def __call__(self, prompts: Sequence[str], vector: Tensor) -> Tensor:
+        """Contexts ``[B, L, D]`` of prompts whose ``*`` is ``vector`` ``[1, Din]``."""
+        ...
+
+    def word(self, word: str) -> Tensor:
+        """The input vector ``[Din]`` of a one-token word."""
+        ...
+
+
+def invert(
+    model: DiffusionModel,
+    text: TextEncoder,
+    latents: Tensor,
+    prompts: Sequence[str],
+    config: AttackConfig,
+    *,
+    seed: int,
+    word: str = "picture",
+    report: Report = silent,
+) -> tuple[Tensor, list[float]]:
+    """Learn the token that makes the model draw the concept.
+
+    Args:
+        latents: the concept's own pictures, ``[n, C, h, w]`` in model space.
+        prompts: one prompt per picture, with ``*`` for the token, e.g. "a * drawing of a cat".
+        word: a neutral one-token word to start from.
+
+    Returns:
+        the token ``[1, Din]`` and the loss of each step.
+    """
+    vector = text.word(word)[None].clone()
+    losses = optimise(
+        model,
+        latents,
+        vector,
+        lambda v, which: text([prompts[i] for i in which.tolist()], v).to(model.device),
+        config,
+        generator(seed, 0, "attack.cce"),
+        stage="cce",
+        report=report,
+    )
+    return vector.detach(), losses

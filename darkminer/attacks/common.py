@@ -1,0 +1,94 @@
+"""What the attacks share: Adam on a few numbers against the model's own denoising loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..diffusion import Schedule
+from ..errors import DarkMinerError, DivergedError
+from ..types import DiffusionModel, Report, StepReport
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """Settings of an attack's optimisation.
+
+    Attributes:
+        steps: Adam steps.
+        lr: learning rate.
+        batch: drawings per step.
+    """
+
+    steps: int = 1500
+    lr: float = 5e-3
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "lr"):
+            if getattr(self, name) <= 0:
+                raise DarkMinerError(f"AttackConfig.{name} must be above 0.")
+
+
+def optimise(
+    model: DiffusionModel,
+    latents: Tensor,
+    variable: Tensor,
+    context_of: Callable[[Tensor, Tensor], Tensor],
+    config: AttackConfig,
+    gen: torch.Generator,
+    *,
+    stage: str,
+    report: Report,
+    after_step: Callable[[Tensor], None] | None = None,
+) -> list[float]:
+    """Adam on ``variable`` (in place) so that the model denoises ``latents`` best.
+
+    Args:
+        latents: clean latents ``[n, C, h, w]`` of drawings that show the concept.
+        variable: what is learnt; the only tensor that moves.
+        context_of: (variable, indices of the batch's drawings) -> contexts ``[b, L, D]``.
+        after_step: called with the variable after each step, e.g. to project it.
+
+    Returns:
+        the loss of each step, summed over C, h, w and averaged over the batch.
+    """
+    variable.requires_grad_(True)
+    optimizer = torch.optim.Adam([variable], lr=config.lr)
+    losses: list[float] = []
+    for step in range(config.steps):
+        which = torch.randint(len(latents), (config.batch,), generator=gen)
+        x = latents[which].to(model.device)
+        noise = torch.randn(x.shape, generator=gen).to(x.device)
+        index = model.schedule.draw(len(x), gen)
+        loss = _denoising_error(model, model.schedule, x, noise, index, context_of(variable, which))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if after_step is not None:
+            with torch.no_grad():
+                after_step(variable)
+        losses.append(float(loss.detach()))
+        if losses[-1] != losses[-1]:
+            raise DivergedError(stage, 0, step + 1)
+        report(StepReport(stage, 0, step + 1, config.steps, losses[-1]))
+    variable.requires_grad_(False)
+    return losses
+
+
+def _denoising_error(
+    model: DiffusionModel,
+    schedule: Schedule,
+    x: Tensor,
+    noise: Tensor,
+    index: Tensor,
+    context: Tensor,
+) -> Tensor:
+    # Written out here and not taken from the method: an eraser must not be judged by its own miner.
+    noisy = schedule.add_noise(x, noise, index)
+    prediction = model.denoise(noisy, schedule.timestep(index, noisy), context)
+    error = (prediction - schedule.target(x, noise, index)).square()
+    return error.flatten(1).sum(1).mean()

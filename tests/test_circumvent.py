@@ -1,0 +1,137 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from dark_miner.darkminer.adapter import frozen_digest
+from dark_miner.darkminer.circumvent import circumvent
+from dark_miner.darkminer.config import CircumventConfig
+from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.loop import new_adapters
+from dark_miner.darkminer.types import EmbeddingPool, KeepBank, MinedEmbedding
+
+from . import toy
+
+QUICK = CircumventConfig(
+    rank=4, alpha=4.0, steps=150, batch=4, optimizer="adam", lr=0.01, lr_late=0.005, images=2
+)
+
+
+def pool_of(*rounds):
+    entries = tuple(MinedEmbedding(toy.context(20 + i)[0], r) for i, r in enumerate(rounds))
+    return EmbeddingPool(entries, round=max(rounds), concept="concept")
+
+
+def bank():
+    contexts = torch.cat([toy.context(40 + i) for i in range(6)])
+    gen = torch.Generator().manual_seed(3)
+    latents = torch.randn(6, 1, toy.CHANNELS, toy.SIDE, toy.SIDE, generator=gen)
+    return KeepBank(contexts, latents, tuple("abcdef"))
+
+
+def run(config=QUICK, embeddings=None, seed=0, model=None, **kwargs):
+    model = model or toy.model()
+    adapters = new_adapters(model, config, seed=seed)
+    result = circumvent(
+        model, adapters, embeddings or pool_of(1), toy.context(0), config, seed=seed, **kwargs
+    )
+    return model, adapters, result
+
+
+def distance(model, adapters, context, to_context=None):
+    """Mean |e(c) - e0(c')|^2 on fixed noisy latents."""
+    gen = torch.Generator().manual_seed(11)
+    x = torch.randn(32, toy.CHANNELS, toy.SIDE, toy.SIDE, generator=gen)
+    t = torch.randint(0, toy.LEVELS, (32,), generator=gen).float()
+    with torch.no_grad():
+        student = model.denoise(x, t, context.expand(32, -1, -1))
+        with adapters.off():
+            wanted = context if to_context is None else to_context
+            teacher = model.denoise(x, t, wanted.expand(32, -1, -1))
+    return float((student - teacher).square().sum((1, 2, 3)).mean())
+
+
+def test_the_embedding_moves_to_the_anchor_and_nothing_frozen_moves():
+    model = toy.model()
+    digest = frozen_digest(model.network)
+    start = new_adapters(toy.model(), QUICK, seed=0)
+    context, anchor = toy.context(20), toy.context(0)
+    before = distance(toy.model(), start, context, anchor)
+    model, adapters, result = run(model=model)
+    assert distance(model, adapters, context, anchor) < 0.7 * before
+    assert sum(result.losses[-30:]) < sum(result.losses[:30])
+    assert frozen_digest(model.network) == digest
+
+
+def test_the_papers_settings_bring_the_loss_down():
+    paper = replace(CircumventConfig(), steps=600)
+    _, _, result = run(paper)
+    assert sum(result.losses[-100:]) < sum(result.losses[:100])
+
+
+def test_same_seed_same_adapters_bit_for_bit():
+    (_, one, _), (_, same, _), (_, other, _) = run(), run(), run(seed=1)
+    for name in one.names:
+        assert torch.equal(one.state().up[name], same.state().up[name])
+    assert not torch.equal(one.state().up["attn2.to_v"], other.state().up["attn2.to_v"])
+
+
+def test_the_bank_keeps_what_the_erasure_hurts():
+    plain = replace(QUICK, alpha_p=0.0, steps=300)
+    kept = replace(plain, bank_weight=2.0, bank_batch=4, bank_refresh=50)
+    contexts = bank().contexts
+
+    def drift(config, **kwargs):
+        model, adapters, _ = run(config, **kwargs)
+        return sum(distance(model, adapters, c[None]) for c in contexts)
+
+    assert drift(kept, bank=bank()) < 0.8 * drift(plain)
+
+
+def test_keep_contexts_are_kept():
+    plain = replace(QUICK, alpha_p=0.0, steps=300)
+    keep = toy.context(60)
+    model, adapters, _ = run(plain)
+    model_kept, adapters_kept, _ = run(replace(plain, keep_weight=2.0), keep=[keep])
+    assert distance(model_kept, adapters_kept, keep) < 0.8 * distance(model, adapters, keep)
+
+
+def test_preserving_is_exact_in_what_it_counts():
+    """alpha_p alone, with fresh adapters: teacher and student agree, so the first loss is 0."""
+    config = replace(QUICK, alpha_c=0.0, steps=1)
+    _, _, result = run(config)
+    assert result.losses == [pytest.approx(0.0, abs=1e-9)]
+
+
+def test_past_the_anchor_goes_further():
+    def against_concept(eta):
+        model, adapters, _ = run(replace(QUICK, eta=eta, alpha_p=0.0, steps=300))
+        return distance(model, adapters, toy.context(20))
+
+    assert against_concept(1.0) > against_concept(0.0)
+
+
+def test_pictures_are_made_once_by_the_original_model():
+    _, _, first = run(replace(QUICK, steps=2))
+    made = first.embeddings.entries[0].latents
+    assert made is not None and made.shape == (2, toy.CHANNELS, toy.SIDE, toy.SIDE)
+    _, _, again = run(replace(QUICK, steps=2), embeddings=first.embeddings)
+    assert again.embeddings.entries[0].latents is made
+
+
+def test_with_probability_one_only_the_newest_round_is_drawn():
+    seen = []
+    model = toy.model()
+
+    def spy(x, timestep, context):
+        seen.append(context.detach().clone())
+        return model.network(x, timestep, context)
+
+    config = replace(QUICK, r=1.0, alpha_p=0.0, steps=10)
+    run(config, pool_of(1, 2), model=replace(model, denoise=spy))
+    old = toy.context(20)
+    assert not any(torch.equal(c[i : i + 1], old) for c in seen for i in range(len(c)))
+
+
+def test_nothing_to_circumvent_is_refused():
+    with pytest.raises(DarkMinerError, match="empty"):
+        run(embeddings=EmbeddingPool())
