@@ -30,7 +30,7 @@ ATLAS_SIZE = 96  # pixels of a drawing's side in the atlas
 ATLAS_FILE = Path(__file__).with_name("atlas.webp")
 
 # What the figures are measured with, through the host's own sampler.
-SAMPLING = {"steps": 20, "cfg": 2.5, "sampler_name": "euler", "scheduler": "normal"}
+SAMPLING = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal"}
 
 POOL_TEMPLATE = "a * drawing"
 ANCHOR = "a drawing"
