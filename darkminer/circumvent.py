@@ -156,12 +156,11 @@ def _erasing_terms(
         Query(noisy[i], t[i], e.context[None].to(model.device))
         for i, e in zip(rows, drawn, strict=True)
     ]
-    anchored = [Query(q.x, q.timestep, anchor) for q in concept]
-    preserved = [
-        Query(q.x, q.timestep, c)
-        for q in concept
-        for c in preserved_contexts(q.context, anchor)[1:]
+    anchored = [
+        Query(q.x, q.timestep, anchor if e.anchor is None else e.anchor[None].to(model.device))
+        for q, e in zip(concept, drawn, strict=True)
     ]
+    preserved = [Query(q.x, q.timestep, c) for q in concept for c in preserved_contexts(q.context)]
     asked = list(anchored)
     asked += concept if config.eta else []
     asked += preserved if config.alpha_p else []

@@ -187,11 +187,14 @@ class EraseConfig:
         text_start: circumvent the concept's own text contexts before the first round (round 0).
         start: settings of that round-0 circumvention.
         text_templates: prompts of the text start; ``*`` stands for the concept.
+        text_words: further prompts of the text start that join the concept with a word of the
+            vocabulary, each with the same prompt without the concept as its anchor.
     """
 
     max_rounds: int = 48
     text_start: bool = False
     text_templates: tuple[str, ...] = ("*", "a *", "a * photo")
+    text_words: int = 0
     mine: MineConfig = field(default_factory=MineConfig)
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     circumvent: CircumventConfig = field(default_factory=CircumventConfig)
@@ -199,7 +202,8 @@ class EraseConfig:
     bank: BankConfig = field(default_factory=BankConfig)
 
     def __post_init__(self) -> None:
-        _require(self.max_rounds >= 0, self, "max_rounds", "at least 0")
+        for name in ("max_rounds", "text_words"):
+            _require(getattr(self, name) >= 0, self, name, "at least 0")
         _require(
             all("*" in t for t in self.text_templates), self, "text_templates", "made with a * each"
         )
@@ -218,7 +222,7 @@ _FAST_CIRCUMVENT = CircumventConfig(
     lr_drop=240,
     clip=100.0,
     r=0.5,
-    alpha_p=0.1,
+    alpha_p=0.0,
     eta=1.0,
     bank_weight=1.0,
     bank_batch=8,
@@ -227,6 +231,7 @@ _FAST_CIRCUMVENT = CircumventConfig(
 FAST = EraseConfig(
     max_rounds=4,
     text_start=True,
+    text_words=48,
     mine=MineConfig(
         optimizer="adam", steps=200, lr=0.05, lr_late=0.02, lr_drop=150, count=6, reachable=True
     ),

@@ -23,10 +23,37 @@ def concept_prompts(concept: str, templates: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(concept_prompt(concept, t) for t in templates))
 
 
-def text_pool(concept: str, prompts: Sequence[str], contexts: Sequence[Tensor]) -> EmbeddingPool:
-    """An embedding pool at round 0 that holds one context ``[L, D]`` per prompt."""
+def subject_prompts(concept: str, template: str, words: Sequence[str]) -> list[tuple[str, str]]:
+    """The concept with other things in the picture, and the same prompts without the concept.
+
+    What a style is shows best on subjects, and "a photo of a dog" is a truer anchor of
+    "a van gogh photo of a dog" than "a photo" is.
+
+    Returns:
+        pairs (prompt, its anchor prompt), one per word.
+    """
+    plain = " ".join(template.replace("*", " ").split())
+    named = concept_prompt(concept, template)
+    return [(f"{named} of a {w}", f"{plain} of a {w}") for w in words]
+
+
+def text_pool(
+    concept: str,
+    prompts: Sequence[str],
+    contexts: Sequence[Tensor],
+    anchors: Sequence[Tensor | None],
+) -> EmbeddingPool:
+    """An embedding pool at round 0 that holds one context ``[L, D]`` per prompt.
+
+    Args:
+        anchors: what each prompt is to show instead, ``[L0, D]``; None for the run's anchor.
+    """
     entries = tuple(
-        MinedEmbedding(c.detach().float().cpu().clone(), 0, source=p)
-        for p, c in zip(prompts, contexts, strict=True)
+        MinedEmbedding(_owned(c), 0, source=p, anchor=None if a is None else _owned(a))
+        for p, c, a in zip(prompts, contexts, anchors, strict=True)
     )
     return EmbeddingPool(entries, concept=concept)
+
+
+def _owned(context: Tensor) -> Tensor:
+    return context.detach().float().cpu().clone()

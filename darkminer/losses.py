@@ -84,6 +84,6 @@ def circumvent_target(anchor: Tensor, concept: Tensor | None, eta: float) -> Ten
     return anchor - eta * (concept - anchor)
 
 
-def preserved_contexts(context: Tensor, anchor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The three contexts of equation 8: c0, 0c and -c, each ``[b, L or L0, D]``."""
-    return anchor.expand(len(context), -1, -1), torch.zeros_like(context), -context
+def preserved_contexts(context: Tensor) -> tuple[Tensor, Tensor]:
+    """What equation 8 preserves besides the anchor: 0c and -c, each ``[b, L, D]``."""
+    return torch.zeros_like(context), -context

@@ -123,6 +123,7 @@ class MinedEmbedding:
         round: the round that mined it; 0 for the concept's own text contexts.
         indices: its k images in the pool (empty for text contexts).
         source: ``"mined"`` or the prompt it is the context of.
+        anchor: what to show instead, ``[L0, D]``, when not the run's anchor.
         score: s(c) once verified, else None.
         latents: what the original model made from it, ``[n, C, h, w]`` float32 CPU, once made.
     """
@@ -131,6 +132,7 @@ class MinedEmbedding:
     round: int
     indices: tuple[int, ...] = ()
     source: str = "mined"
+    anchor: Tensor | None = None
     score: float | None = None
     latents: Tensor | None = None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from . import inputs, sockets
-from .erasing import concept_contexts, pool_template, text_templates
+from .erasing import concept_contexts, split_words
 from .host import training_mode
 from .host_run import named
 
@@ -23,6 +25,12 @@ class DarkMinerConceptContexts(io.ComfyNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 sockets.Pool.Input("pool", tooltip="Names the concept and the prompt template."),
+                inputs.seed(),
+                io.String.Input(
+                    "exclude_words", default="", optional=True,
+                    tooltip="Words these prompts must not use, separated by commas.",
+                ),
+                inputs.number("words", "Prompts that join the concept with a word.", 10_000),
             ],
             outputs=[
                 sockets.Embeddings.Output(
@@ -32,7 +40,11 @@ class DarkMinerConceptContexts(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, clip, pool):
-        templates = text_templates(inputs.preset_config("fast"), pool_template(pool))
+    def execute(cls, clip, pool, seed, exclude_words="", words=0):
+        config = inputs.preset_config("fast")
+        config = replace(config, text_words=words or config.text_words)
         with named(NODE), training_mode():
-            return io.NodeOutput(concept_contexts(clip, pool.concept, templates))
+            start = concept_contexts(
+                clip, pool, config, exclude=split_words(exclude_words), seed=seed
+            )
+        return io.NodeOutput(start)

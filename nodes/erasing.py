@@ -16,10 +16,11 @@ from torch import Tensor
 from ..darkminer.adapter import AdapterState
 from ..darkminer.bank import build_bank, vocabulary_prompts
 from ..darkminer.config import BankConfig, EraseConfig, SamplingConfig
-from ..darkminer.contexts import concept_prompts, text_pool
+from ..darkminer.contexts import concept_prompts, subject_prompts, text_pool
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.loop import Erasure, erase
 from ..darkminer.lora_file import LoraDict, metadata, to_state_dict
+from ..darkminer.rng import generator
 from ..darkminer.types import (
     DiffusionModel,
     EmbeddingPool,
@@ -38,10 +39,25 @@ def split_words(text: str) -> list[str]:
     return [w for w in text.replace(",", " ").lower().split() if w]
 
 
-def concept_contexts(clip: Any, concept: str, templates: Sequence[str]) -> EmbeddingPool:
-    """The concept's own contexts, one per template (the text start)."""
-    prompts = concept_prompts(concept, templates)
-    return text_pool(concept, prompts, contexts(clip, prompts))
+def concept_contexts(
+    clip: Any, pool: ImagePool, config: EraseConfig, *, exclude: Sequence[str], seed: int
+) -> EmbeddingPool:
+    """The text start: the concept's own contexts, alone and with words of the vocabulary.
+
+    Args:
+        exclude: words that no prompt may hold.
+    """
+    template = pool_template(pool)
+    alone = concept_prompts(pool.concept, text_templates(config, template))
+    words = vocabulary(clip, [*exclude, *split_words(pool.concept)])
+    order = torch.randperm(len(words), generator=generator(seed, 0, "text.words")).tolist()
+    chosen = [words[i] for i in order[: config.text_words]]
+    pairs = subject_prompts(pool.concept, template, chosen)
+    joined = [prompt for prompt, _ in pairs]
+    anchors = contexts(clip, [anchor for _, anchor in pairs])
+    return text_pool(
+        pool.concept, alone + joined, contexts(clip, alone + joined), [None] * len(alone) + anchors
+    )
 
 
 def bank_config(config: BankConfig, template: str) -> BankConfig:
@@ -132,16 +148,16 @@ def run_erasure(
             "DarkMinerLoop: the pool names no concept: set it in ImagePoolBuilder."
         )
     anchor_cond, negative_cond = conditioning(clip, anchor), conditioning(clip, negative)
-    template = pool_template(pool)
-    templates = text_templates(config, template)
     with training_session(
         model, anchor=anchor_cond, negative=negative_cond, sampling=sampling,
         latent_size=pool.latent_size, vae=vae,
     ) as session:  # fmt: skip
         anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
-        start = concept_contexts(clip, pool.concept, templates) if config.text_start else None
+        start = None
+        if config.text_start:
+            start = concept_contexts(clip, pool, config, exclude=exclude, seed=seed)
         bank = vocabulary_bank(
-            session, clip, encode, pool, config.bank, template=template,
+            session, clip, encode, pool, config.bank, template=pool_template(pool),
             always=(anchor, negative), exclude=exclude, seed=seed, report=report,
         )  # fmt: skip
         done = erase(

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Erase one designer's style inside a real ComfyUI, from nothing, and show what happened.
-#   bash scripts/demo.sh [--style noto] [--seed 0] [--help]
+#   bash scripts/demo.sh [--style ink] [--seed 0] [--help]
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 case " $* " in *" --help "* | *" -h "*) exec python3 "$ROOT/scripts/run_demo.py" --help ;; esac

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
+import importlib.util
 import io
 import json
 import os
@@ -24,11 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "output"
 BASE = ROOT / ".host" / "base"
 STYLES = ("twemoji", "noto", "blob", "emojione", "flat", "fluent", "ink")
+CELL, EDGE, HEAD, GAP = 96, 96, 64, 32  # pixels of the picture grid
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/demo.sh", description=__doc__.splitlines()[0])
-    parser.add_argument("--style", choices=STYLES, default="noto", help="style to erase")
+    parser.add_argument("--style", choices=STYLES, default="ink", help="style to erase")
     parser.add_argument("--seed", type=int, default=0, help="seed of the erasure")
     parser.add_argument("--grid", type=Path, help="where the picture grid goes")
     parser.add_argument("--no-figures", action="store_true", help="leave out the table of figures")
@@ -39,13 +42,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 class Progress:
     """Prints which node of a prompt runs and how far it is.
 
-    One line that is written over on a terminal; elsewhere a line at each tenth of a node.
+    One line that is written over on a terminal; elsewhere a line every ten seconds.
     """
 
     def __init__(self, titles: dict[str, str]):
         self._titles = titles
         self._live = sys.stdout.isatty()
-        self._shown: tuple[str, int] | None = None
+        self._shown = 0.0
         self._start = time.monotonic()
 
     def __call__(self, kind: str, data: dict[str, Any]) -> None:
@@ -56,14 +59,14 @@ class Progress:
                 self._show(state)
 
     def _show(self, state: dict[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._shown < (0.1 if self._live else 10):
+            return
+        self._shown = now
         title = self._titles.get(state["display_node_id"], state["display_node_id"])
         share = state["value"] / max(state["max"], 1)
-        step = (title, int(share * (1000 if self._live else 10)))
-        if step == self._shown:
-            return
-        self._shown = step
         bar = ("#" * int(share * 24)).ljust(24, ".")
-        line = f"  {title[:34]:34} [{bar}] {share:4.0%}  {clock(time.monotonic() - self._start)}"
+        line = f"  {title[:34]:34} [{bar}] {share:4.0%}  {clock(now - self._start)}"
         print(f"\r{line}" if self._live else line, end="" if self._live else "\n", flush=True)
 
     def close(self) -> None:
@@ -177,16 +180,17 @@ async def pictures(client: Any, lora: str | None, texts: list[str]) -> list[Any]
     return found
 
 
+@functools.cache
 def gallery() -> Any:
-    """The demo's words and sampling settings."""
-    if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))
-    from demo import gallery as module
-
+    """The demo's words and sampling settings, loaded by path: the root stays off sys.path."""
+    spec = importlib.util.spec_from_file_location("gallery", ROOT / "demo" / "gallery.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
     return module
 
 
-def grid_objects(count: int = 5) -> list[str]:
+def grid_objects(count: int = 4) -> list[str]:
     """Things to show: most of them held out from everything that the erasure is told."""
     held_out = sorted(gallery().HELD_OUT)
     told = [o for o in gallery().OBJECTS if o not in held_out]
@@ -197,23 +201,23 @@ def draw_grid(before: list[Any], after: list[Any], style: str, rows: list[str]) 
     """Left the model as it was, right with the LoRA; a column per style, a row per object."""
     from PIL import Image, ImageDraw, ImageFont
 
-    cell, edge, head, gap = 96, 96, 64, 32
-    width, columns = len(STYLES) * cell, len(STYLES)
-    page = Image.new("RGB", (edge + 2 * width + gap, head + len(rows) * cell), "white")
+    width, columns = len(STYLES) * CELL, len(STYLES)
+    page = Image.new("RGB", (EDGE + 2 * width + GAP, HEAD + len(rows) * CELL), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(14)
     for half, (name, images) in enumerate((("before", before), ("after", after))):
-        left = edge + half * (width + gap)
+        left = EDGE + half * (width + GAP)
         draw.text((left + 4, 6), name, "black", ImageFont.load_default(20))
         for column, word in enumerate(STYLES):
             colour = "#c00000" if word == style else "black"
             label = f"{word} (erased)" if word == style and half else word
-            draw.text((left + column * cell + 4, 38), label, colour, font)
+            draw.text((left + column * CELL + 4, 38), label, colour, font)
         for number, image in enumerate(images):
             row, column = divmod(number, columns)
-            spot = (left + column * cell, head + row * cell)
-            page.paste(image.resize((cell - 4, cell - 4), Image.Resampling.BICUBIC), spot)
+            spot = (left + column * CELL, HEAD + row * CELL)
+            page.paste(image.resize((CELL - 4, CELL - 4), Image.Resampling.BICUBIC), spot)
     for row, word in enumerate(rows):
-        draw.text((4, head + row * cell + cell // 2 - 8), word, "black", font)
+        label = f"{word}\n(held out)" if word in gallery().HELD_OUT else word
+        draw.text((4, HEAD + row * CELL + CELL // 2 - 16), label, "black", font)
     return page
 
 
