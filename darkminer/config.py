@@ -58,6 +58,10 @@ class MineConfig:
         count: embeddings mined at once, each on its own k images.
         init: ``"normal"`` draws with the anchor tokens' mean and standard deviation;
             ``"anchor"`` starts from anchor tokens (repeated or cut to L).
+        tokens: further embeddings mined as one token at the text encoder's input: what an
+            attacker with text can reach.
+        token_words: subjects each such token is joined with when it is circumvented.
+        token_lr: Adam's learning rate of these tokens.
         reachable: scale tokens down after each step to the largest norm among the anchor's and
             the concept's own tokens.
     """
@@ -74,8 +78,13 @@ class MineConfig:
     count: int = 1
     init: Literal["normal", "anchor"] = "normal"
     reachable: bool = False
+    tokens: int = 0
+    token_words: int = 4
+    token_lr: float = 0.01
 
     def __post_init__(self) -> None:
+        for name in ("tokens", "token_words"):
+            _require(getattr(self, name) >= 0, self, name, "at least 0")
         for name in ("length", "images", "batch", "steps", "count"):
             _require(getattr(self, name) >= 1, self, name, "at least 1")
         _require(self.batch <= self.images, self, "batch", f"at most images ({self.images})")
@@ -215,30 +224,37 @@ PAPER = EraseConfig()
 
 _FAST_CIRCUMVENT = CircumventConfig(
     optimizer="adam",
-    steps=300,
+    steps=200,
     batch=8,
-    lr=2e-3,
-    lr_late=5e-4,
-    lr_drop=240,
-    clip=100.0,
+    lr=5e-3,
+    lr_late=1e-3,
+    lr_drop=160,
     r=0.5,
     alpha_p=0.0,
+    images=2,
     eta=1.0,
     bank_weight=1.0,
     bank_batch=8,
 )
 
 FAST = EraseConfig(
-    max_rounds=4,
+    max_rounds=1,
     text_start=True,
     text_words=48,
     mine=MineConfig(
-        optimizer="adam", steps=200, lr=0.05, lr_late=0.02, lr_drop=150, count=6, reachable=True
+        optimizer="adam",
+        steps=150,
+        lr=0.05,
+        lr_late=0.02,
+        lr_drop=110,
+        count=4,
+        tokens=6,
+        reachable=True,
     ),
     verify=VerifyConfig(draws=2),
     circumvent=_FAST_CIRCUMVENT,
-    start=replace(_FAST_CIRCUMVENT, steps=400, lr_drop=320),
-    bank=BankConfig(size=300),
+    start=replace(_FAST_CIRCUMVENT, steps=300, lr_drop=240),
+    bank=BankConfig(size=160),
 )
 
 PRESETS: dict[str, EraseConfig] = {"fast": FAST, "paper": PAPER}

@@ -19,6 +19,7 @@ from .types import (
     ImagePool,
     KeepBank,
     Report,
+    TextSpace,
     Verdict,
     silent,
 )
@@ -78,6 +79,7 @@ def erase(
     bank: KeepBank | None = None,
     keep: Sequence[Tensor] = (),
     state: AdapterState | None = None,
+    text: TextSpace | None = None,
     report: Report = silent,
     on_round: Callable[[Erasure], None] | None = None,
 ) -> Erasure:
@@ -92,6 +94,7 @@ def erase(
         start: the concept's text contexts; circumvented first when ``config.text_start``.
         bank, keep: what to preserve, see :func:`~.circumvent.circumvent`.
         state: adapters to continue from.
+        text: where tokens are mined through the text encoder, see :func:`~.mine.mine`.
         on_round: called with the result so far after each finished round.
     """
     adapters = new_adapters(model, config.circumvent, seed=seed, state=state)
@@ -112,7 +115,8 @@ def erase(
         for round_ in range(embeddings.round + 1, embeddings.round + 1 + config.max_rounds):
             mined = mine(
                 model, pool, anchor, config.mine,
-                seed=seed, round_=round_, concept_contexts=embeddings.text_tokens(), report=report,
+                seed=seed, round_=round_, concept_contexts=embeddings.text_tokens(), text=text,
+                report=report,
             )  # fmt: skip
             losses[f"mine {round_}"] = mined.losses
             verdict = verify(

@@ -12,7 +12,15 @@ from .image_pool import check_pool
 from .losses import mining_loss
 from .optim import LossTrace, make_optimizer, set_lr
 from .rng import generator
-from .types import DiffusionModel, ImagePool, MinedEmbedding, Report, StepReport, silent
+from .types import (
+    DiffusionModel,
+    ImagePool,
+    MinedEmbedding,
+    Report,
+    StepReport,
+    TextSpace,
+    silent,
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ def mine(
     seed: int,
     round_: int,
     concept_contexts: Tensor | None = None,
+    text: TextSpace | None = None,
     report: Report = silent,
 ) -> MineResult:
     """Mine ``config.count`` embeddings at once, each on its own k pool images.
@@ -42,6 +51,7 @@ def mine(
         anchor: context of the anchor prompt, ``[1, L0, D]``; gives the start values their scale.
         round_: number of this round, from 1.
         concept_contexts: tokens ``[n, D]`` whose norms count as reachable besides the anchor's.
+        text: where to mine ``config.tokens`` tokens through the text encoder; None mines none.
 
     Raises:
         DarkMinerError: if the pool does not fit the settings or the model.
@@ -73,7 +83,71 @@ def mine(
     embeddings = tuple(
         MinedEmbedding(found[i].clone(), round_, tuple(indices[i].tolist())) for i in range(m)
     )
+    if text is not None and config.tokens:
+        spoken = mine_tokens(model, pool, text, config, seed=seed, round_=round_, report=report)
+        embeddings += spoken.embeddings
     return MineResult(embeddings, trace.values)
+
+
+def mine_tokens(
+    model: DiffusionModel,
+    pool: ImagePool,
+    text: TextSpace,
+    config: MineConfig,
+    *,
+    seed: int,
+    round_: int,
+    report: Report = silent,
+) -> MineResult:
+    """Mine tokens at the text encoder's input, each on its own k pool images (equation 5).
+
+    A token starts from a word of the vocabulary. It counts alone and joined with subjects; each
+    such prompt without the token is the anchor of its context.
+    """
+    gen = generator(seed, round_, "mine.tokens")
+    m, k = config.tokens, config.images
+    indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
+    images = pool.latents[indices].flatten(0, 1).to(model.device)  # [m * k, C, h, w]
+    first = torch.randint(len(text.words), (m,), generator=gen).tolist()
+    tokens = torch.stack([text.encoder.word(text.words[i]) for i in first]).requires_grad_(True)
+    optimizer = torch.optim.Adam([tokens], lr=config.token_lr)
+    prompts = [text.template] * (m * k)
+    trace = LossTrace("mine", round_)
+    for step in range(config.steps):
+        noise = torch.randn(images.shape, generator=gen).to(images.device)
+        index = model.schedule.draw(m * k, gen)
+        context = text.encoder(prompts, tokens.repeat_interleave(k, 0)).to(images.device)
+        loss = mining_loss(model.denoise, model.schedule, images, context, noise, index).view(m, k)
+        optimizer.zero_grad(set_to_none=True)
+        loss.mean(1).sum().backward()
+        optimizer.step()
+        trace.add(loss.mean())
+        report(StepReport("mine", round_, step + 1, config.steps, trace.last))
+    trace.flush()
+    found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
+             zip(tokens.detach(), indices.tolist(), strict=True)]  # fmt: skip
+    return MineResult(tuple(e for group in found for e in group), trace.values)
+
+
+@torch.no_grad()
+def _spoken(
+    text: TextSpace,
+    token: Tensor,
+    indices: tuple[int, ...],
+    round_: int,
+    config: MineConfig,
+    gen: torch.Generator,
+) -> list[MinedEmbedding]:
+    """The contexts of one token, alone and with subjects, each with its anchor."""
+    order = torch.randperm(len(text.words), generator=gen)[: config.token_words].tolist()
+    prompts = [text.template, *(f"{text.template} of a {text.words[i]}" for i in order)]
+    contexts = text.encoder(prompts, token[None]).float().cpu()
+    plain = [" ".join(p.replace("*", " ").split()) for p in prompts]
+    anchors = text.encoder(plain, token[None]).float().cpu()
+    return [
+        MinedEmbedding(c.clone(), round_, indices, anchor=a.clone())
+        for c, a in zip(contexts, anchors, strict=True)
+    ]
 
 
 def _batch_loss(

@@ -6,7 +6,7 @@ them can be written to disk, read back and continued.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -31,6 +31,33 @@ class Denoiser(Protocol):
             The network's own prediction (epsilon, v or velocity), ``[B, C, h, w]``, float32.
         """
         ...
+
+
+class TextEncoder(Protocol):
+    """A text encoder that lets gradients reach one token at its input."""
+
+    def __call__(self, prompts: Sequence[str], vectors: Tensor) -> Tensor:
+        """Contexts ``[B, L, D]`` of B prompts whose ``*`` is ``vectors`` ``[1 or B, Din]``."""
+        ...
+
+    def word(self, word: str) -> Tensor:
+        """The input vector ``[Din]`` of a one-token word."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextSpace:
+    """What mining needs to find tokens that speak through the text encoder.
+
+    Attributes:
+        encoder: the text encoder.
+        template: prompt with ``*`` for the token, e.g. ``"a * photo"``.
+        words: subjects to join the token with, whole words of the vocabulary.
+    """
+
+    encoder: TextEncoder
+    template: str
+    words: tuple[str, ...]
 
 
 class Sampler(Protocol):

@@ -28,10 +28,11 @@ from ..darkminer.types import (
     ImagePool,
     KeepBank,
     Report,
+    TextSpace,
     silent,
 )
 from .host import context_of, training_session
-from .host_text import conditioning, contexts, vocabulary
+from .host_text import TextEncoder, conditioning, contexts, vocabulary
 
 
 def split_words(text: str) -> list[str]:
@@ -67,6 +68,12 @@ def bank_config(config: BankConfig, template: str) -> BankConfig:
     article, _, noun = plain.rpartition(" ")
     noun_of = f"{article} {{w}} {noun} of a {{v}}".strip()
     return replace(config, templates=("a {w}", with_word, f"{plain} of a {{w}}", noun_of, noun_of))
+
+
+def text_space(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> TextSpace:
+    """Where mining looks for tokens: the CLIP, the pool's template and its vocabulary."""
+    words = vocabulary(clip, [*exclude, *split_words(pool.concept)])
+    return TextSpace(TextEncoder(clip), pool_template(pool), tuple(words))
 
 
 def vocabulary_bank(
@@ -162,7 +169,8 @@ def run_erasure(
         )  # fmt: skip
         done = erase(
             session, encode, pool, anchor_context, config, seed=seed, start=start, bank=bank,
-            keep=keep, state=state, report=report, on_round=on_round,
+            keep=keep, state=state, text=text_space(clip, pool, exclude),
+            report=report, on_round=on_round,
         )  # fmt: skip
         return done, lora_of(session, done.adapters, done.embeddings, config, seed)
 

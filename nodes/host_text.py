@@ -96,10 +96,10 @@ class TextEncoder:
         table = self._model.transformer.get_input_embeddings().weight
         return table[ids[1]].detach().float().clone()
 
-    def __call__(self, prompts: Sequence[str], vector: Tensor) -> Tensor:
-        """Contexts ``[B, L, D]`` of prompts whose ``*`` is ``vector`` ``[1, Din]``."""
+    def __call__(self, prompts: Sequence[str], vectors: Tensor) -> Tensor:
+        """Contexts ``[B, L, D]`` of B prompts whose ``*`` is ``vectors`` ``[1 or B, Din]``."""
         rows = [
-            [vector[0] if token == self._placeholder else token for token in self._ids(p)]
-            for p in prompts
+            [vector if token == self._placeholder else token for token in self._ids(prompt)]
+            for prompt, vector in zip(prompts, vectors.expand(len(prompts), -1), strict=True)
         ]
         return self._model(rows)[0].float()

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..darkminer.mine import mine
 from ..darkminer.types import EmbeddingPool
 from . import inputs, sockets
+from .erasing import split_words, text_space
 from .host import context_of
 from .host_run import Progress, named
 from .stages import as_conditioning, stage
@@ -41,6 +42,14 @@ class MineEmbedding(io.ComfyNode):
                     "embeddings", optional=True,
                     tooltip="Embeddings found so far; the new ones join.",
                 ),
+                io.Clip.Input(
+                    "clip", optional=True,
+                    tooltip="Connect it to mine tokens through the text encoder as well.",
+                ),
+                io.String.Input(
+                    "exclude_words", default="", optional=True,
+                    tooltip="Words these tokens must not be joined with, separated by commas.",
+                ),
                 inputs.number("length", "Tokens of the embedding (the paper: 32).", 1024),
                 inputs.number("steps", "Optimiser steps (the paper: 1000)."),
                 inputs.rate("learning_rate", "Learning rate (the paper: 0.1, later 0.01)."),
@@ -59,8 +68,8 @@ class MineEmbedding(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, pool, anchor, preset, seed, lora=None, embeddings=None, length=0, steps=0,
-        learning_rate=0.0, count=0,
+        cls, model, pool, anchor, preset, seed, lora=None, embeddings=None, clip=None,
+        exclude_words="", length=0, steps=0, learning_rate=0.0, count=0,
     ):  # fmt: skip
         chosen = inputs.preset_config(preset)
         config = inputs.mine_config(chosen.mine, length, steps, learning_rate, count)
@@ -69,10 +78,11 @@ class MineEmbedding(io.ComfyNode):
             model, node=NODE, anchor=anchor, pool=pool, sampling=inputs.NO_PICTURES,
             config=chosen.circumvent, seed=seed, lora=lora,
         ) as (session, _):  # fmt: skip
+            text = text_space(clip, pool, split_words(exclude_words)) if clip else None
             found = mine(
                 session, pool, context_of(anchor, NODE, "anchor"), config, seed=seed,
                 round_=embeddings.round + 1, concept_contexts=embeddings.text_tokens(),
-                report=Progress(),
+                text=text, report=Progress(),
             )  # fmt: skip
         embeddings = embeddings.opened(found.embeddings)
         loss = {"loss": [torch.tensor(v) for v in found.losses]}

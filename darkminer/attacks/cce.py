@@ -7,25 +7,12 @@ prompts with that token are tried on the erased model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor
 
 from ..rng import generator
-from ..types import DiffusionModel, Report, silent
+from ..types import DiffusionModel, Report, TextEncoder, silent
 from .common import AttackConfig, optimise
-
-
-class TextEncoder(Protocol):
-    """A text encoder that lets gradients reach one token at its input."""
-
-    def __call__(self, prompts: Sequence[str], vector: Tensor) -> Tensor:
-        """Contexts ``[B, L, D]`` of prompts whose ``*`` is ``vector`` ``[1, Din]``."""
-        ...
-
-    def word(self, word: str) -> Tensor:
-        """The input vector ``[Din]`` of a one-token word."""
-        ...
 
 
 def invert(
