@@ -46,13 +46,11 @@ class Studio:
         self.model, self.clip, self.vae, _ = load_demo_models()
         self.judge = load_judge()
         if lora is not None:
-            tensors = load_file(lora)
-            self.model = apply_lora(self.model, tensors)
-            patched = len(self.model.patches)
-            log.info(
-                "%s: %d of %d value projections patched", lora.name, patched,
-                len(names_of(self.model)),
-            )  # fmt: skip
+            self.model = apply_lora(self.model, load_file(lora))
+            patched, layers = len(self.model.patches), len(names_of(self.model))
+            if not patched:
+                raise SystemExit(f"{lora} patches no layer of the gallery model.")
+            log.info("%s patches %d layers of %d value projections", lora.name, patched, layers)
 
     def draw(self, texts: list[str], seed: int) -> Tensor:
         """Pictures ``[B, 32, 32, 3]`` of texts through the host's sampler."""

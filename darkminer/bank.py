@@ -45,15 +45,14 @@ def vocabulary_prompts(words: Sequence[str], config: BankConfig, *, seed: int) -
             "The vocabulary bank has no words left: exclude fewer words, or set its size to 0."
         )
     gen = generator(seed, 0, "bank.prompts")
+    words, templates = list(words), list(config.templates)
     prompts: dict[str, None] = {}
     tries = 0
     while len(prompts) < config.size and tries < 20 * config.size:
         for i in torch.randperm(len(words), generator=gen).tolist():
-            template = config.templates[
-                int(torch.randint(len(config.templates), (), generator=gen))
-            ]
+            which = int(torch.randint(len(templates), (), generator=gen))
             other = words[int(torch.randint(len(words), (), generator=gen))]
-            prompts.setdefault(template.replace("{w}", words[i]).replace("{v}", other))
+            prompts.setdefault(templates[which].replace("{w}", words[i]).replace("{v}", other))
             tries += 1
     return list(prompts)[: config.size]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,14 +33,14 @@ def open_clip_encoder(name: str, weights: str, device: torch.device | str = "cpu
             "on this machine."
         ) from error
     model.eval().requires_grad_(False)
-    size = model.visual.image_size  # type: ignore[union-attr]
-    side = size if isinstance(size, int) else size[0]
-    mean, std = list(model.visual.image_mean), list(model.visual.image_std)  # type: ignore[union-attr,arg-type]
+    visual: Any = model.visual  # typed as a plain Module, it knows its own size and statistics
+    side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+    mean, std = list(visual.image_mean), list(visual.image_std)
 
     @torch.no_grad()
     def encode(images: Tensor) -> Tensor:
         x = images.movedim(-1, 1).to(device)
         x = center_crop(resize(x, [side], antialias=True), [side, side])
-        return model.encode_image(normalize(x, mean, std)).float().cpu()  # type: ignore[operator]
+        return visual(normalize(x, mean, std)).float().cpu()
 
     return encode

@@ -28,7 +28,7 @@ class Progress:
     """A report that moves the node's progress bar, shows pictures and obeys the stop button."""
 
     def __init__(self) -> None:
-        self._bar = comfy.utils.ProgressBar(1)
+        self._part: tuple[str, int] | None = None
         self._last = 0.0
 
     def __call__(self, report: StepReport) -> None:
@@ -41,6 +41,10 @@ class Progress:
         preview = None
         if report.images is not None:
             preview = ("JPEG", _row(report.images), _PREVIEW_SIDE)
+        if self._part != (report.stage, report.round):
+            # The host drops a value below the last one sent: each part gets a bar of its own.
+            self._part = (report.stage, report.round)
+            self._bar = comfy.utils.ProgressBar(report.steps)
         self._bar.update_absolute(report.step, report.steps, preview)
 
 

@@ -36,12 +36,12 @@ def invert(
     Returns:
         the token ``[1, Din]`` and the loss of each step.
     """
-    vector = text.word(word)[None].clone()
+    vector, texts = text.word(word)[None].clone(), list(prompts)
     losses = optimise(
         model,
         latents,
         vector,
-        lambda v, which: text([prompts[i] for i in which.tolist()], v).to(model.device),
+        lambda v, which: text([texts[int(i)] for i in which], v).to(model.device),
         config,
         generator(seed, 0, "attack.cce"),
         stage="cce",

@@ -59,23 +59,27 @@ def optimise(
     variable.requires_grad_(True)
     optimizer = torch.optim.Adam([variable], lr=config.lr)
     losses: list[float] = []
-    for step in range(config.steps):
-        which = torch.randint(len(latents), (config.batch,), generator=gen)
-        x = latents[which].to(model.device)
-        noise = torch.randn(x.shape, generator=gen).to(x.device)
-        index = model.schedule.draw(len(x), gen)
-        loss = _denoising_error(model, model.schedule, x, noise, index, context_of(variable, which))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if after_step is not None:
-            with torch.no_grad():
-                after_step(variable)
-        losses.append(float(loss.detach()))
-        if losses[-1] != losses[-1]:
-            raise DivergedError(stage, 0, step + 1)
-        report(StepReport(stage, 0, step + 1, config.steps, losses[-1]))
-    variable.requires_grad_(False)
+    try:
+        for step in range(config.steps):
+            which = torch.randint(len(latents), (config.batch,), generator=gen)
+            x = latents[which].to(model.device)
+            noise = torch.randn(x.shape, generator=gen).to(x.device)
+            index = model.schedule.draw(len(x), gen)
+            loss = _denoising_error(
+                model, model.schedule, x, noise, index, context_of(variable, which)
+            )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            if after_step is not None:
+                with torch.no_grad():
+                    after_step(variable)
+            losses.append(float(loss.detach()))
+            if losses[-1] != losses[-1]:
+                raise DivergedError(stage, 0, step + 1)
+            report(StepReport(stage, 0, step + 1, config.steps, losses[-1]))
+    finally:
+        variable.requires_grad_(False)
     return losses
 
 

@@ -1,0 +1,63 @@
+"""A real ComfyUI for the tests: in this process, and as a server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def script(name: str):
+    """A module of scripts/, which is no package."""
+    folder = str(ROOT / "scripts")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(folder)
+
+
+class Running:
+    """A server with the pack in it."""
+
+    def __init__(self, address: str, output: Path):
+        self.address, self.output = address, output
+
+    def ask(self, question):
+        """Run ``question(client)``."""
+
+        async def talk():
+            async with script("comfy_server").Client(self.address) as client:
+                return await question(client)
+
+        return asyncio.run(talk())
+
+    def run(self, prompt, watch=lambda *_: None):
+        """Run a prompt to its end; its nodes' outputs by node id."""
+        return self.ask(lambda client: client.run(prompt, watch))
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory):
+    """A server on a free port, with folders of its own."""
+    if "COMFYUI_PATH" not in os.environ:
+        pytest.fail("COMFYUI_PATH names no ComfyUI: run bash scripts/test.sh, which installs one.")
+    module, base = script("comfy_server"), tmp_path_factory.mktemp("comfy")
+    module.prepare_base(base, ROOT)
+    host, output = Path(os.environ["COMFYUI_PATH"]), base / "output"
+    with module.Server(host, sys.executable, base, output, cpu=True) as server:
+        yield Running(server.address, output)
+
+
+@pytest.fixture(scope="session")
+def hosted():
+    """The pack beside the host's own modules, in this process."""
+    from dark_miner.benchmarks.hosted import load_pack
+
+    return load_pack()

@@ -1,0 +1,241 @@
+"""The nodes on a running server."""
+
+import asyncio
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from .conftest import script
+
+pytestmark = pytest.mark.host
+
+SAMPLING = {
+    "sampling_steps": 3, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal",
+    "batch_size": 16,
+}  # fmt: skip
+HELD_OUT = "ball, bouquet"
+OURS = (
+    "ImagePoolBuilder", "MineEmbedding", "VerifyDeltaCLIP", "CircumventLoRA", "DarkMinerLoop",
+    "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
+    "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels",
+)  # fmt: skip
+
+
+def node(kind, **inputs):
+    return {"class_type": kind, "inputs": inputs}
+
+
+def models_and_pool(concept="ink", size=5, **changes):
+    inputs = {
+        "concept": concept, "template": "a * drawing", "size": size, "width": 32, "height": 32,
+        "seed": 0, **SAMPLING, **changes,
+    }  # fmt: skip
+    return {
+        "m": node("DarkMinerDemoModels"),
+        "pool": node("ImagePoolBuilder", model=["m", 0], clip=["m", 1], vae=["m", 2], **inputs),
+    }
+
+
+def loop(prefix="loras/loop", **changes):
+    inputs = {
+        "anchor_prompt": "a drawing", "negative_prompt": "", "preset": "fast", "max_rounds": 2,
+        "seed": 3, **SAMPLING, "threshold": "-1", "exclude_words": HELD_OUT, "mine_steps": 3,
+        "count": 1, "circumvent_steps": 4, "bank_size": 6, **changes,
+    }  # fmt: skip
+    return {
+        **models_and_pool(),
+        "loop": node(
+            "DarkMinerLoop", model=["m", 0], clip=["m", 1], vae=["m", 2], clip_vision=["m", 3],
+            pool=["pool", 0], **inputs,
+        ),
+        "save": node("SaveErasureLoRA", lora=["loop", 1], filename_prefix=prefix),
+    }  # fmt: skip
+
+
+def graph(prefix="loras/graph"):
+    """The same as :func:`loop`, stage by stage."""
+    few = {"preset": "fast", "seed": 3}
+    m, c, v, e = (["m", i] for i in range(4))
+    text = node("CLIPTextEncode", clip=c, text="a drawing")
+    train = {**few, **SAMPLING, "steps": 4, "bank": ["bank", 0], "negative": ["no", 0]}
+    return {
+        **models_and_pool(),
+        "anchor": text,
+        "no": node("CLIPTextEncode", clip=c, text=""),
+        "words": node(
+            "DarkMinerConceptContexts", clip=c, pool=["pool", 0], seed=3, exclude_words=HELD_OUT
+        ),
+        "bank": node(
+            "DarkMinerVocabularyBank", model=m, clip=c, vae=v, pool=["pool", 0], clip_vision=e,
+            anchor_prompt="a drawing", negative_prompt="", seed=3, **SAMPLING, bank_size=6,
+            exclude_words=HELD_OUT,
+        ),
+        "start": node(
+            "CircumventLoRA", model=m, pool=["pool", 0], embeddings=["words", 0],
+            anchor=["anchor", 0], **train,
+        ),
+        "open": node(
+            "DarkMinerRoundOpen", max_rounds=2, embeddings=["start", 2], lora=["start", 1]
+        ),
+        "mine": node(
+            "MineEmbedding", model=m, pool=["pool", 0], anchor=["anchor", 0], **few,
+            lora=["open", 1], embeddings=["open", 2], clip=c, exclude_words=HELD_OUT, steps=3,
+            count=1,
+        ),
+        "verify": node(
+            "VerifyDeltaCLIP", model=m, vae=v, mined=["mine", 0], reference=["anchor", 0],
+            pool=["pool", 0], **few, **SAMPLING, threshold="-1", clip_vision=e,
+            lora=["open", 1], embeddings=["mine", 1], negative=["no", 0],
+        ),
+        "train": node(
+            "CircumventLoRA", model=m, pool=["pool", 0], embeddings=["verify", 4],
+            anchor=["anchor", 0], lora=["open", 1], **train,
+        ),
+        "close": node(
+            "DarkMinerRoundClose", round=["open", 0], verified=["verify", 0], score=["verify", 1],
+            judged=["verify", 4], lora=["train", 1], embeddings=["train", 2],
+        ),
+        "save": node("SaveErasureLoRA", lora=["close", 0], filename_prefix=prefix),
+    }  # fmt: skip
+
+
+def saved(comfy, outputs):
+    return comfy.output / "loras" / outputs["save"]["text"][0]
+
+
+@pytest.fixture(scope="module")
+def by_loop(comfy):
+    return saved(comfy, comfy.run(loop()))
+
+
+def test_every_input_of_every_node_has_a_tooltip(comfy):
+    definitions = comfy.ask(lambda client: client.object_info())
+    for name in OURS:
+        assert definitions[name]["category"] == "DarkMiner"
+        for kind in ("required", "optional"):
+            for field, spec in definitions[name]["input"].get(kind, {}).items():
+                assert spec[1].get("tooltip"), f"{name}.{field}"
+
+
+def test_the_visible_loop_gives_the_loop_nodes_lora(comfy, by_loop):
+    one = load_file(by_loop)
+    other = load_file(saved(comfy, comfy.run(graph())))
+    assert one.keys() == other.keys() and len(one) == 66
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_same_seed_twice_and_two_prompts_in_a_row(comfy, by_loop):
+    """A setting that is not used here makes the host run everything again."""
+    again = load_file(saved(comfy, comfy.run(loop("loras/again", open_clip_weights="unused"))))
+    first = load_file(by_loop)
+    assert all(torch.equal(first[k], again[k]) for k in first)
+
+
+def test_the_file_says_what_it_is(by_loop):
+    with safe_open(by_loop, "pt") as file:
+        metadata = file.metadata()
+    assert metadata["darkminer_concept"] == "ink"
+    assert metadata["darkminer_rounds"] == "2"
+    assert metadata["ss_network_dim"] == "8"
+    assert metadata["darkminer_seed"] == "3"
+    assert len(metadata["darkminer_base_fingerprint"]) == 12
+
+
+def test_core_nodes_take_lora_and_mined_conditioning(comfy):
+    prompt = graph("loras/core")
+    prompt["open"]["inputs"]["max_rounds"] = 1
+    prompt |= {
+        "core_save": node("SaveLoRA", lora=["close", 0], prefix="loras/core_saved"),
+        "core_load": node(
+            "LoraModelLoader", model=["m", 0], lora=["close", 0], strength_model=1.0, bypass=False
+        ),
+        "empty": node("EmptyLatentImage", width=32, height=32, batch_size=1),
+        "shown": node(
+            "KSampler", model=["core_load", 0], seed=1, steps=3, cfg=2.0, sampler_name="euler",
+            scheduler="normal", positive=["mine", 0], negative=["no", 0],
+            latent_image=["empty", 0], denoise=1.0,
+        ),
+        "pixels": node("VAEDecode", samples=["shown", 0], vae=["m", 2]),
+        "look": node("PreviewImage", images=["pixels", 0]),
+    }  # fmt: skip
+    outputs = comfy.run(prompt)
+    assert len(outputs["look"]["images"]) == 1
+    (core,) = (comfy.output / "loras").glob("core_saved*.safetensors")
+    ours = load_file(saved(comfy, outputs))
+    assert all(torch.equal(ours[k], v) for k, v in load_file(core).items())
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"concept": " "}, "concept is empty"),
+        ({"template": "a drawing"}, r"template has no \*"),
+    ],
+)
+def test_bad_words_are_refused_when_queued(comfy, changes, sentence):
+    prompt = models_and_pool(**changes)
+    prompt["look"] = node("PreviewImage", images=["pool", 1])
+    with pytest.raises(script("comfy_server").ServerError, match=sentence):
+        comfy.run(prompt)
+
+
+def test_missing_inputs_are_refused_when_queued(comfy):
+    prompt = loop()
+    del prompt["loop"]["inputs"]["pool"]
+    with pytest.raises(script("comfy_server").ServerError, match="pool"):
+        comfy.run(prompt)
+
+
+def failing(comfy, prompt):
+    with pytest.raises(script("comfy_server").ServerError) as caught:
+        comfy.run(prompt)
+    return str(caught.value)
+
+
+def test_a_pool_smaller_than_k_is_one_sentence(comfy):
+    prompt = loop()
+    prompt["pool"]["inputs"]["size"] = 2
+    assert "MineEmbedding" not in failing(comfy, prompt)
+    assert "holds 2 pictures and mining needs 3" in failing(comfy, prompt)
+
+
+def test_a_size_the_vae_does_not_divide_is_one_sentence(comfy):
+    prompt = models_and_pool(width=34)
+    prompt["look"] = node("PreviewImage", images=["pool", 1])
+    assert "multiples of 4" in failing(comfy, prompt)
+
+
+def test_an_unreadable_picture_is_named(comfy, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    prompt = models_and_pool(folder=str(tmp_path))
+    prompt["look"] = node("PreviewImage", images=["pool", 1])
+    assert "broken.png in folder cannot be read" in failing(comfy, prompt)
+
+
+def test_a_threshold_that_is_no_number_is_one_sentence(comfy):
+    assert "write a number such as 0.2, or auto" in failing(comfy, loop(threshold="high"))
+
+
+def test_the_stop_button_is_obeyed_and_the_server_goes_on(comfy, by_loop):
+    long = loop("loras/stopped", circumvent_steps=50_000, seed=9)
+
+    async def stop_soon(client):
+        started = asyncio.Event()
+
+        def watch(kind, data):
+            if kind in ("progress", "progress_state"):
+                started.set()
+
+        task = asyncio.ensure_future(client.run(long, watch))
+        await asyncio.wait_for(started.wait(), 120)
+        await asyncio.sleep(2)
+        await client.session.post(f"http://{comfy.address}/interrupt")
+        with pytest.raises(script("comfy_server").ServerError, match="interrupted"):
+            await asyncio.wait_for(task, 60)
+
+    comfy.ask(stop_soon)
+    again = load_file(saved(comfy, comfy.run(loop("loras/after", open_clip_weights="other"))))
+    first = load_file(by_loop)
+    assert all(torch.equal(first[k], again[k]) for k in first)
