@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .adapter import Adapters
-from .config import BankConfig, CircumventConfig
+from .config import BankConfig
 from .errors import DarkMinerError
 from .losses import squared_error
 from .rng import generator
@@ -117,6 +117,9 @@ class DriftSampler:
     """Draws bank entries: a uniform share, the rest in proportion to measured drift.
 
     Drift of an entry is ``|e - e0|^2`` on one fixed picture, level and noise of its own.
+
+    Args:
+        uniform: share of uniform draws, 0 to 1.
     """
 
     def __init__(
@@ -124,10 +127,10 @@ class DriftSampler:
         model: DiffusionModel,
         adapters: Adapters,
         bank: KeepBank,
-        config: CircumventConfig,
+        uniform: float,
         gen: torch.Generator,
     ):
-        self._model, self._bank, self._uniform = model, bank, config.bank_uniform
+        self._model, self._bank, self._uniform = model, bank, uniform
         self._weights = torch.ones(len(bank))
         if self._uniform < 1.0:
             x = bank.latents[:, 0]

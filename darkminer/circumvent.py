@@ -79,7 +79,7 @@ def circumvent(
     gen = generator(seed, round_, "circumvent")
     sources: list[_BankTerm] = []
     if keep and config.keep_weight > 0:
-        kept = _keep_bank(model, adapters, keep, config, seed)
+        kept = keep_bank(model, adapters, keep, config, seed)
         uniform = replace(config, bank_uniform=1.0)
         sources.append(_BankTerm(model, adapters, kept, uniform, config.keep_weight, seed, round_))
     if bank is not None and len(bank) and config.bank_weight > 0:
@@ -210,7 +210,7 @@ class _BankTerm:
         self._model, self._adapters, self._bank, self._config = model, adapters, bank, config
         self._weight = weight
         self._sampler = DriftSampler(
-            model, adapters, bank, config, generator(seed, round_, "bank.probe")
+            model, adapters, bank, config.bank_uniform, generator(seed, round_, "bank.probe")
         )
 
     def term(self, step: int, gen: torch.Generator) -> _Term:
@@ -233,7 +233,7 @@ class _BankTerm:
         return _Term([query], [answer], self._weight)
 
 
-def _keep_bank(
+def keep_bank(
     model: DiffusionModel,
     adapters: Adapters,
     keep: Sequence[Tensor],

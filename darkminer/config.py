@@ -20,7 +20,7 @@ def _require(ok: bool, owner: object, name: str, rule: str) -> None:
         raise DarkMinerError(f"{type(owner).__name__}.{name} is {value!r}: it must be {rule}.")
 
 
-def _check_optimizer(config: MineConfig | CircumventConfig) -> None:
+def _check_optimizer(config: MineConfig | CircumventConfig | ChaseConfig) -> None:
     _require(config.optimizer in ("sgd", "adam"), config, "optimizer", '"sgd" or "adam"')
     for name in ("lr", "lr_late", "clip"):
         _require(getattr(config, name) > 0, config, name, "above 0")
@@ -164,6 +164,62 @@ class CircumventConfig:
 
 
 @dataclass(frozen=True)
+class ChaseConfig:
+    """Mining while circumventing: attackers and adapters move in the same steps.
+
+    Attributes:
+        steps: steps of the chase; 0 leaves it out.
+        optimizer, lr, lr_late, lr_drop, clip: of the adapters, as in :class:`CircumventConfig`.
+        tokens: attackers that speak through the text encoder, one token each.
+        lengths: lengths L of the attackers that are free contexts.
+        token_lr, context_lr: Adam's learning rates of the attackers.
+        images: pictures per attacker and step.
+        life: steps until an attacker starts anew; in the first quarter it mines alone.
+        past: earlier attackers' last places per step.
+        concepts: the concept's own contexts per step.
+        eta: how far the target lies past the anchor, as in :class:`CircumventConfig`.
+        draws: noisy pictures of the concept that the teacher is asked about, per kind.
+        bank_weight, bank_batch, bank_uniform, bank_refresh: as in :class:`CircumventConfig`.
+        bank_draws: noisy pictures per bank entry.
+    """
+
+    steps: int = 0
+    optimizer: Optimizer = "adam"
+    lr: float = 5e-3
+    lr_late: float = 1e-3
+    lr_drop: int = 0
+    clip: float = 100.0
+    tokens: int = 6
+    lengths: tuple[int, ...] = (1, 4, 16)
+    token_lr: float = 0.03
+    context_lr: float = 0.05
+    images: int = 2
+    life: int = 200
+    past: int = 3
+    concepts: int = 4
+    eta: float = 1.0
+    draws: int = 768
+    bank_weight: float = 1.0
+    bank_batch: int = 8
+    bank_uniform: float = 0.2
+    bank_refresh: int = 100
+    bank_draws: int = 6
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "tokens", "past", "eta", "bank_weight"):
+            _require(getattr(self, name) >= 0, self, name, "at least 0")
+        for name in (
+            "images", "life", "concepts", "draws", "bank_batch", "bank_refresh", "bank_draws",
+        ):  # fmt: skip
+            _require(getattr(self, name) >= 1, self, name, "at least 1")
+        for name in ("token_lr", "context_lr"):
+            _require(getattr(self, name) > 0, self, name, "above 0")
+        _require(all(n >= 1 for n in self.lengths), self, "lengths", "whole numbers from 1 on")
+        _require(0.0 <= self.bank_uniform <= 1.0, self, "bank_uniform", "between 0 and 1")
+        _check_optimizer(self)
+
+
+@dataclass(frozen=True)
 class BankConfig:
     """The vocabulary bank of kept contexts.
 
@@ -195,6 +251,7 @@ class EraseConfig:
         max_rounds: upper bound on mine-verify-circumvent rounds; verification may end it sooner.
         text_start: circumvent the concept's own text contexts before the first round (round 0).
         start: settings of that round-0 circumvention.
+        chase: mining while circumventing, between the text start and the first round.
         text_templates: prompts of the text start; ``*`` stands for the concept.
         text_words: further prompts of the text start that join the concept with a word of the
             vocabulary, each with the same prompt without the concept as its anchor.
@@ -208,6 +265,7 @@ class EraseConfig:
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     circumvent: CircumventConfig = field(default_factory=CircumventConfig)
     start: CircumventConfig = field(default_factory=CircumventConfig)
+    chase: ChaseConfig = field(default_factory=ChaseConfig)
     bank: BankConfig = field(default_factory=BankConfig)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from .adapter import Adapters, AdapterState
+from .chase import chase
 from .circumvent import circumvent
 from .config import CircumventConfig, EraseConfig
 from .mine import mine
@@ -91,7 +92,8 @@ def erase(
     Args:
         encode: images to features, for verification.
         anchor: context of c0 and of the verification's reference, ``[1, L, D]``.
-        start: the concept's text contexts; circumvented first when ``config.text_start``.
+        start: the concept's text contexts; circumvented first when ``config.text_start``, and
+            where a chase begins.
         bank, keep: what to preserve, see :func:`~.circumvent.circumvent`.
         state: adapters to continue from.
         text: where tokens are mined through the text encoder, see :func:`~.mine.mine`.
@@ -112,6 +114,12 @@ def erase(
                 seed=seed, keep=keep, bank=bank, report=report,
             )  # fmt: skip
             embeddings, losses["circumvent 0"] = done.embeddings, done.losses
+        if config.chase.steps:
+            done = chase(
+                model, adapters, embeddings, pool, anchor, config.chase, config.start,
+                seed=seed, text=text, bank=bank, keep=keep, report=report,
+            )  # fmt: skip
+            embeddings, losses["chase"] = done.embeddings, done.losses
         for round_ in range(embeddings.round + 1, embeddings.round + 1 + config.max_rounds):
             mined = mine(
                 model, pool, anchor, config.mine,

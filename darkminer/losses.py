@@ -48,6 +48,16 @@ def predict(denoise: Denoiser, queries: Sequence[Query]) -> list[Tensor]:
     return answers
 
 
+def repeated(context: Tensor, length: int) -> Tensor:
+    """``context`` ``[b, L, D]`` as often as it takes to be ``length`` tokens long, if L divides it.
+
+    Softmax attention does not change when all keys and values are repeated equally often, so
+    contexts of different lengths can share one forward pass.
+    """
+    times, rest = divmod(length, context.shape[1])
+    return context if rest else context.repeat(1, times, 1)
+
+
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """``|prediction - target|^2`` summed over C, h, w: ``[B, C, h, w]`` twice -> ``[B]``."""
     return (prediction.float() - target.float()).square().flatten(1).sum(1)

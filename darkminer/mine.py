@@ -63,7 +63,7 @@ def mine(
     indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
     images = pool.latents[indices].to(model.device)  # [m, k, C, h, w]
     context = _start(anchor, config, gen).to(model.device).requires_grad_(True)
-    limit = _reachable_norm(anchor, concept_contexts) if config.reachable else None
+    limit = reachable_norm(anchor, concept_contexts) if config.reachable else None
     optimizer = make_optimizer(config, [context])
     trace = LossTrace("mine", round_)
     for step in range(config.steps):
@@ -191,7 +191,8 @@ def _clip_each(context: Tensor, limit: float) -> None:
     grad.mul_((limit / norm).clamp(max=1.0)[:, None, None])
 
 
-def _reachable_norm(anchor: Tensor, concept_contexts: Tensor | None) -> float:
+def reachable_norm(anchor: Tensor, concept_contexts: Tensor | None) -> float:
+    """The largest norm among the tokens of ``anchor`` and of ``concept_contexts`` ``[n, D]``."""
     norms = anchor.detach().float().norm(dim=-1).max()
     if concept_contexts is not None and len(concept_contexts):
         norms = torch.maximum(norms.cpu(), concept_contexts.float().norm(dim=-1).max().cpu())

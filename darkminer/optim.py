@@ -7,21 +7,19 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .config import CircumventConfig, MineConfig
+from .config import ChaseConfig, CircumventConfig, MineConfig
 from .errors import DivergedError
 
+Training = MineConfig | CircumventConfig | ChaseConfig
 
-def make_optimizer(
-    config: MineConfig | CircumventConfig, parameters: Iterable[Tensor]
-) -> torch.optim.Optimizer:
+
+def make_optimizer(config: Training, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """SGD without momentum (the paper's) or Adam, over ``parameters`` and nothing else."""
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.SGD
     return kind(list(parameters), lr=config.lr)
 
 
-def set_lr(
-    optimizer: torch.optim.Optimizer, config: MineConfig | CircumventConfig, step: int
-) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, config: Training, step: int) -> None:
     """Two learning rates: ``lr``, and ``lr_late`` from step ``lr_drop`` (counted from 0) on."""
     rate = config.lr if step < config.lr_drop else config.lr_late
     for group in optimizer.param_groups:

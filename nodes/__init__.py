@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .bank import DarkMinerVocabularyBank
+from .chase import DarkMinerChase
 from .circumvent import CircumventLoRA
 from .contexts import DarkMinerConceptContexts
 from .demo_models import DarkMinerDemoModels
@@ -22,6 +23,7 @@ NODES: list[type[io.ComfyNode]] = [
     MineEmbedding,
     VerifyDeltaCLIP,
     CircumventLoRA,
+    DarkMinerChase,
     DarkMinerRoundOpen,
     DarkMinerRoundClose,
     DarkMinerLoop,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..darkminer.circumvent import circumvent
+from ..darkminer.circumvent import CircumventResult, circumvent
+from ..darkminer.lora_file import LoraDict
 from . import inputs, sockets
 from .erasing import lora_of
 from .host import context_of
@@ -50,14 +52,7 @@ class CircumventLoRA(io.ComfyNode):
                 inputs.rate("alpha_c", "Weight of the circumventing loss (the paper: 1)."),
                 inputs.rate("alpha_p", "Weight of the preserving loss (the paper: 0.5)."),
             ],
-            outputs=[
-                io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
-                sockets.Lora.Output(display_name="lora", tooltip="The erasure."),
-                sockets.Embeddings.Output(
-                    display_name="embeddings", tooltip="The embeddings with their pictures."
-                ),
-                sockets.LossMap.Output(display_name="loss", tooltip="Loss of each step."),
-            ],
+            outputs=training_outputs(),
         )  # fmt: skip
 
     @classmethod
@@ -83,5 +78,22 @@ class CircumventLoRA(io.ComfyNode):
                     report=Progress(),
                 )  # fmt: skip
                 trained = lora_of(session, adapters.state(), done.embeddings, asdict(config), seed)
-        loss = {"loss": [torch.tensor(v) for v in done.losses]}
-        return io.NodeOutput(apply_lora(model, trained), trained, done.embeddings, loss)
+        return training_output(model, trained, done)
+
+
+def training_outputs() -> list:
+    """What a node that trains the LoRA gives."""
+    return [
+        io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
+        sockets.Lora.Output(display_name="lora", tooltip="The erasure."),
+        sockets.Embeddings.Output(
+            display_name="embeddings", tooltip="The embeddings with their pictures."
+        ),
+        sockets.LossMap.Output(display_name="loss", tooltip="Loss of each step."),
+    ]
+
+
+def training_output(model: Any, trained: LoraDict, done: CircumventResult) -> io.NodeOutput:
+    """The values of :func:`training_outputs`."""
+    loss = {"loss": [torch.tensor(v) for v in done.losses]}
+    return io.NodeOutput(apply_lora(model, trained), trained, done.embeddings, loss)

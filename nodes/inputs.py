@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..darkminer.config import (
     PRESETS,
+    ChaseConfig,
     CircumventConfig,
     EraseConfig,
     MineConfig,
@@ -126,6 +127,17 @@ def mine_config(
     return override(
         base, length=length, steps=steps, lr_drop=int(steps * base.lr_drop / base.steps),
         lr=learning_rate, lr_late=learning_rate * base.lr_late / base.lr, count=count,
+    )  # fmt: skip
+
+
+def chase_config(
+    base: ChaseConfig, steps: int = 0, learning_rate: float = 0.0, tokens: int = 0
+) -> ChaseConfig:
+    """The chase's settings with what the user changed; late rate and its step keep their ratio."""
+    drop = int(steps * base.lr_drop / base.steps) if base.steps else steps
+    return override(
+        base, steps=steps, lr_drop=drop, lr=learning_rate,
+        lr_late=learning_rate * base.lr_late / base.lr, tokens=tokens,
     )  # fmt: skip
 
 

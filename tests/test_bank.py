@@ -60,7 +60,7 @@ def test_draws_follow_the_drift():
     )  # fmt: skip
     config = CircumventConfig(rank=2, alpha=2.0, bank_uniform=0.0)
     adapters = new_adapters(model, config, seed=0)
-    sampler = DriftSampler(model, adapters, bank, config, generator(0, 1, "probe"))
+    sampler = DriftSampler(model, adapters, bank, config.bank_uniform, generator(0, 1, "probe"))
     sampler.refresh()
     even = torch.stack([sampler.draw(1, generator(s, 0, "draw")) for s in range(60)])
     assert len(even.unique()) == 6, "without drift every entry has its turn"

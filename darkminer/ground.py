@@ -1,0 +1,103 @@
+"""The concept's pictures that a chase trains on, and under which embedding each is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .adapter import Adapters
+from .attackers import Place
+from .config import ChaseConfig
+from .errors import DarkMinerError
+from .teacher import Draws, draw
+from .types import DiffusionModel, EmbeddingPool, ImagePool, TextSpace
+
+_SUBJECTS = 0.75  # share of a token's pictures that show a subject its prompt names
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a step: under which embedding the student sees it, and what it counts."""
+
+    draws: Draws
+    index: int
+    place: Place | None  # None: the concept's own context
+    weight: float = 1.0
+
+
+class Ground:
+    """The concept's pictures: those with a subject that a prompt names, and the pool's."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        adapters: Adapters,
+        embeddings: EmbeddingPool,
+        pool: ImagePool,
+        anchor: Tensor,
+        template: str,
+        config: ChaseConfig,
+        gen: torch.Generator,
+    ):
+        texts = [e for e in embeddings.entries if e.source != "mined"]
+        if not texts:
+            raise DarkMinerError(
+                "The chase needs the concept's own contexts to begin with: make them with "
+                "DarkMinerConceptContexts (or set text_start)."
+            )
+        alone = [e for e in texts if e.source == pool.prompt] or texts[:1]
+        subjects = [e for e in texts if e.anchor is not None and e.latents is not None]
+        self._entries = (*alone[:1], *subjects)
+        self.concepts = [e.context for e in self._entries]
+        self.anchors = [anchor[0] if e.anchor is None else e.anchor for e in self._entries]
+        self.anchors = [a.detach().float().cpu() for a in self.anchors]
+        plain = template if "*" in template else "*"
+        self.prompts = [plain, *(e.source.replace(pool.concept, "*") for e in subjects)]
+
+        def noised(pictures: Tensor, owner: Tensor) -> Draws:
+            return draw(
+                model, adapters, pictures, owner, self.anchors, self.concepts, config.eta, gen
+            )
+
+        which = torch.randint(len(pool), (config.draws,), generator=gen)
+        self.alone = noised(pool.latents[which], torch.zeros(config.draws, dtype=torch.int64))
+        self.subjects = self.alone
+        if subjects:
+            owner = torch.randint(1, len(self._entries), (config.draws,), generator=gen)
+            pictures = [self._picture(int(i), gen) for i in owner]
+            self.subjects = noised(torch.stack(pictures), owner)
+
+    def _picture(self, entry: int, gen: torch.Generator) -> Tensor:
+        latents = self._entries[entry].latents
+        assert latents is not None
+        return latents[int(torch.randint(len(latents), (), generator=gen))]
+
+    def rows(
+        self, place: Place | None, count: int, gen: torch.Generator, weight: float = 1.0
+    ) -> list[Row]:
+        """``count`` pictures for an embedding; free contexts can name no subject."""
+        spoken = place is None or place.spoken
+        named = spoken and bool(torch.rand((), generator=gen) < _SUBJECTS)
+        draws = self.subjects if named else self.alone
+        chosen = torch.randint(len(draws), (count,), generator=gen).tolist()
+        return [Row(draws, i, place, weight) for i in chosen]
+
+    def contexts(self, rows: Sequence[Row], text: TextSpace | None) -> list[Tensor]:
+        """The context ``[1, L, D]`` of every row; all tokens pass the text encoder together."""
+        spoken = [r for r in rows if r.place is not None and r.place.spoken]
+        said = iter(())
+        if spoken:
+            assert text is not None
+            prompts = [self.prompts[int(r.draws.owner[r.index])] for r in spoken]
+            vectors = torch.cat([r.place.value for r in spoken if r.place is not None])
+            said = iter(text.encoder(prompts, vectors).split(1))
+        found = []
+        for row in rows:
+            if row.place is None:
+                found.append(self.concepts[int(row.draws.owner[row.index])][None])
+            else:
+                found.append(next(said) if row.place.spoken else row.place.value)
+        return found

@@ -1,0 +1,97 @@
+"""What the frozen teacher says, asked ahead: noisy pictures drawn once, with its answers.
+
+The original model never changes, so its answers to a fixed set of noisy pictures can be had in
+large batches before training and used again in many steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .adapter import Adapters
+from .losses import Query, circumvent_target
+from .types import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Draws:
+    """N noisy pictures and what is known of them, all on the CPU.
+
+    Attributes:
+        noisy: ``[N, C, h, w]``.
+        timestep: what the network is told, ``[N]``.
+        truth: what the network should predict for the picture itself, ``[N, C, h, w]``.
+        answer: what the student should predict, ``[N, C, h, w]``.
+        owner: which embedding or bank entry each picture belongs to, ``[N]`` int64.
+    """
+
+    noisy: Tensor
+    timestep: Tensor
+    truth: Tensor
+    answer: Tensor
+    owner: Tensor
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def query(self, row: int, context: Tensor, device: torch.device) -> Query:
+        """The question of one row under ``context`` ``[1, L, D]``."""
+        one = slice(row, row + 1)
+        return Query(self.noisy[one].to(device), self.timestep[one].to(device), context)
+
+
+def draw(
+    model: DiffusionModel,
+    adapters: Adapters,
+    pictures: Tensor,
+    owner: Tensor,
+    anchors: Sequence[Tensor],
+    concepts: Sequence[Tensor] | None,
+    eta: float,
+    gen: torch.Generator,
+) -> Draws:
+    """Noise every picture once and ask the teacher.
+
+    Args:
+        pictures: latents ``[N, C, h, w]``.
+        owner: ``[N]``, indices into ``anchors`` (and ``concepts``).
+        anchors: contexts ``[L_i, D]`` of what is to be shown.
+        concepts: contexts of what is not; None where nothing is to be led away.
+        eta: how far past the anchor, see :func:`~.losses.circumvent_target`.
+    """
+    noise = torch.randn(pictures.shape, generator=gen)
+    index = model.schedule.draw(len(pictures), gen)
+    noisy = model.schedule.add_noise(pictures, noise, index)
+    timestep = model.schedule.timesteps[index]
+    anchor = ask(model, adapters, noisy, timestep, [anchors[i] for i in owner.tolist()])
+    concept = None
+    if concepts is not None and eta:
+        concept = ask(model, adapters, noisy, timestep, [concepts[i] for i in owner.tolist()])
+    answer = circumvent_target(anchor, concept, eta)
+    return Draws(noisy, timestep, model.schedule.target(pictures, noise, index), answer, owner)
+
+
+@torch.no_grad()
+def ask(
+    model: DiffusionModel,
+    adapters: Adapters,
+    noisy: Tensor,
+    timestep: Tensor,
+    contexts: Sequence[Tensor],
+) -> Tensor:
+    """The original model's predictions ``[N, C, h, w]`` float32 CPU, in batches of one length."""
+    answers = torch.empty_like(noisy, dtype=torch.float32, device="cpu")
+    lengths: dict[int, list[int]] = {}
+    for i, context in enumerate(contexts):
+        lengths.setdefault(len(context), []).append(i)
+    with adapters.off():
+        for members in lengths.values():
+            for start in range(0, len(members), model.batch):
+                rows = members[start : start + model.batch]
+                asked = (noisy[rows], timestep[rows], torch.stack([contexts[i] for i in rows]))
+                answers[rows] = model.denoise(*(t.to(model.device) for t in asked)).float().cpu()
+    return answers

@@ -1,0 +1,87 @@
+"""DarkMinerChase: mine and circumvent in the same steps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from comfy_api.latest import io
+
+from ..darkminer.chase import chase
+from . import inputs, sockets
+from .circumvent import training_output, training_outputs
+from .erasing import lora_of, split_words, text_space
+from .host import context_of
+from .host_run import Progress, named
+from .stages import stage
+
+NODE = "DarkMinerChase"
+
+
+class DarkMinerChase(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Chase (LoRA)",
+            category="DarkMiner",
+            description="Trains a LoRA against embeddings that keep mining while it trains.",
+            inputs=[
+                io.Model.Input("model", tooltip="The original model."),
+                sockets.Pool.Input("pool", tooltip="Pictures of the concept."),
+                sockets.Embeddings.Input(
+                    "embeddings", tooltip="The concept's own contexts; here the chase begins."
+                ),
+                io.Conditioning.Input("anchor", tooltip="What to show instead, e.g. a photo."),
+                inputs.seed(),
+                *inputs.sampling(),
+                io.Clip.Input(
+                    "clip", optional=True,
+                    tooltip="The model's text encoder: tokens are chased through it as well.",
+                ),
+                io.String.Input(
+                    "exclude_words", default="", optional=True,
+                    tooltip="Words that no token starts from, separated by commas.",
+                ),
+                sockets.Lora.Input("lora", optional=True, tooltip="The erasure to continue."),
+                sockets.Bank.Input(
+                    "bank", optional=True, tooltip="What else must not change (vocabulary bank)."
+                ),
+                *inputs.keeps(),
+                io.Conditioning.Input(
+                    "negative", optional=True,
+                    tooltip="The empty prompt; without it pictures are made without guidance.",
+                ),
+                inputs.number("rank", "Rank of a new LoRA.", 256),
+                inputs.number("steps", "Steps of the chase."),
+                inputs.rate("learning_rate", "Learning rate of the LoRA."),
+                inputs.number("tokens", "Tokens chased at once through the text encoder.", 256),
+            ],
+            outputs=training_outputs(),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, pool, embeddings, anchor, seed, sampling_steps, cfg, sampler_name, scheduler,
+        batch_size, clip=None, exclude_words="", lora=None, bank=None, negative=None, rank=0,
+        steps=0, learning_rate=0.0, tokens=0, **keep,
+    ):  # fmt: skip
+        preset = inputs.preset_config("fast")
+        with named(NODE):
+            start = inputs.circumvent_config(preset.start, rank)
+            config = inputs.chase_config(preset.chase, steps, learning_rate, tokens)
+            with stage(
+                model, node=NODE, anchor=anchor, negative=negative, pool=pool,
+                sampling=inputs.sampling_config(
+                    sampling_steps, cfg, sampler_name, scheduler, batch_size
+                ),
+                config=start, seed=seed, lora=lora,
+            ) as (session, adapters):  # fmt: skip
+                text = text_space(clip, pool, split_words(exclude_words)) if clip else None
+                done = chase(
+                    session, adapters, embeddings, pool, context_of(anchor, NODE, "anchor"),
+                    config, start, seed=seed, text=text, bank=bank,
+                    keep=inputs.keep_contexts(keep, NODE), report=Progress(),
+                )  # fmt: skip
+                settings = asdict(replace(preset, chase=config, start=start))
+                trained = lora_of(session, adapters.state(), done.embeddings, settings, seed)
+        return training_output(model, trained, done)
