@@ -274,6 +274,8 @@ class EraseConfig:
         _require(
             all("*" in t for t in self.text_templates), self, "text_templates", "made with a * each"
         )
+        ok = self.text_start or not self.chase.steps
+        _require(ok, self, "text_start", "on where a chase is asked for (chase.steps above 0)")
         same = (self.start.rank, self.start.alpha) == (self.circumvent.rank, self.circumvent.alpha)
         _require(same, self, "start", "of the same rank and alpha as circumvent")
 
@@ -312,6 +314,7 @@ FAST = EraseConfig(
     verify=VerifyConfig(draws=2),
     circumvent=_FAST_CIRCUMVENT,
     start=replace(_FAST_CIRCUMVENT, steps=300, lr_drop=240),
+    chase=ChaseConfig(steps=450, lr_drop=315),
     bank=BankConfig(size=160),
 )
 

@@ -66,6 +66,7 @@ class DarkMinerLoop(io.ComfyNode):
                 inputs.number("count", "Embeddings mined at once.", 256),
                 inputs.number("circumvent_steps", "Optimiser steps of circumventing."),
                 inputs.rate("circumvent_learning_rate", "Learning rate of circumventing."),
+                inputs.number("chase_steps", "Steps of mining while circumventing."),
                 inputs.rate("r", "Probability of an embedding of the newest round."),
                 inputs.rate("alpha_c", "Weight of the circumventing loss."),
                 inputs.rate("alpha_p", "Weight of the preserving loss."),
@@ -120,6 +121,7 @@ def changed_config(
     count: int = 0,
     circumvent_steps: int = 0,
     circumvent_learning_rate: float = 0.0,
+    chase_steps: int = 0,
     r: float = 0.0,
     alpha_c: float = 0.0,
     alpha_p: float = 0.0,
@@ -135,6 +137,7 @@ def changed_config(
         verify=verify_config(base.verify, threshold, 0, NODE),
         circumvent=inputs.circumvent_config(base.circumvent, *more),
         start=inputs.circumvent_config(base.start, *more),
+        chase=inputs.chase_config(base.chase, chase_steps),
         bank=replace(base.bank, size=bank_size or base.bank.size),
     )
 

@@ -210,6 +210,7 @@ FEW = {
     "mine_steps": 2,
     "count": 2,
     "circumvent_steps": 2,
+    "chase_steps": 2,
     "bank_size": 8,
     "threshold": "-1",
 }
