@@ -1,7 +1,8 @@
-"""LoRA on value projections: find, inject, switch on and off, read and write the state.
+"""LoRA on value projections: inject, switch on and off, read and write the state.
 
 The low-rank layers are PEFT's; this module owns which layers get one, the seeded start values, and
-that nothing but the adapters' own tensors can ever be trained.
+that nothing but the adapters' own tensors can ever be trained. Where values are some rows of a
+fused layer, only those rows are trained, and the state holds zeros for the others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from .errors import DarkMinerError
+from .value_rows import ValueRows, value_rows
 
 _NAME = "erasure"
 
@@ -28,7 +30,7 @@ class AdapterState:
 
     Attributes:
         rank, alpha: the adapter adds ``alpha / rank * up @ down`` to a layer's weight.
-        up: module path -> ``[out, rank]`` float32 CPU.
+        up: module path -> ``[out, rank]`` float32 CPU; zero in rows that compute no values.
         down: module path -> ``[rank, in]`` float32 CPU.
     """
 
@@ -39,23 +41,12 @@ class AdapterState:
 
 
 def value_projections(network: nn.Module) -> list[str]:
-    """Module paths of every attention's value projection (a Linear beside to_q and to_k).
+    """Module paths of the layers that compute attention values, see :func:`value_rows`.
 
     Raises:
         DarkMinerError: if there is none; lists the kinds of layers that were found.
     """
-    found = []
-    for path, module in network.named_modules():
-        children = dict(module.named_children())
-        if {"to_q", "to_k", "to_v"} <= children.keys() and isinstance(children["to_v"], nn.Linear):
-            found.append(f"{path}.to_v" if path else "to_v")
-    if not found:
-        kinds = sorted({type(m).__name__ for m in network.modules()})
-        raise DarkMinerError(
-            "This MODEL has no attention value projections (a linear to_v beside to_q and to_k): "
-            f"load a family that has them, such as Stable Diffusion 1; it has {', '.join(kinds)}."
-        )
-    return found
+    return [rows.path for rows in value_rows(network)]
 
 
 def frozen_digest(network: nn.Module) -> str:
@@ -68,6 +59,19 @@ def frozen_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+class _ValueUp(nn.Module):
+    """The upper half of a LoRA that writes to a layer's value rows and to no other."""
+
+    def __init__(self, rows: ValueRows, rank: int, device: torch.device):
+        super().__init__()
+        self.rows = rows
+        self.weight = nn.Parameter(torch.zeros(rows.stop - rows.start, rank, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:  # [..., rank] -> [..., total]
+        around = (self.rows.start, self.rows.total - self.rows.stop)
+        return nn.functional.pad(nn.functional.linear(x, self.weight), around)
+
+
 class Adapters:
     """The LoRA layers inside one network.
 
@@ -75,8 +79,16 @@ class Adapters:
     ``parameters()`` are the only tensors with gradients.
     """
 
-    def __init__(self, network: nn.Module, layers: dict[str, LoraLayer], rank: int, alpha: float):
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: dict[str, LoraLayer],
+        rank: int,
+        alpha: float,
+        rows: dict[str, ValueRows],
+    ):
         self._network, self._layers = network, layers
+        self._rows = rows
         self.rank, self.alpha = rank, alpha
         self._on = True
 
@@ -95,11 +107,13 @@ class Adapters:
         changes nothing (Hu et al., 2021).
 
         Args:
-            names: module paths of linear layers.
+            names: module paths of linear layers; of a fused one only the value rows are trained.
             gen: CPU generator of the start values.
         """
         network.requires_grad_(False)
         names = list(names)
+        fused = {rows.path: rows for rows in value_rows(network) if not rows.whole}
+        fused = {name: fused[name] for name in names if name in fused}
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)  # type: ignore[arg-type]
         inject_adapter_in_model(config, network, adapter_name=_NAME)
         layers = {}
@@ -107,7 +121,10 @@ class Adapters:
             layer = network.get_submodule(name)
             assert isinstance(layer, LoraLayer)
             layers[name] = layer
-        adapters = cls(network, layers, rank, float(alpha))
+            if name in fused:
+                device = layer.lora_B[_NAME].weight.device
+                layer.lora_B[_NAME] = _ValueUp(fused[name], rank, device)  # type: ignore[arg-type]
+        adapters = cls(network, layers, rank, float(alpha), fused)
         for name in names:
             down, up = adapters._pair(name)
             bound = math.sqrt(3.0 / down.shape[1])
@@ -150,15 +167,35 @@ class Adapters:
         return AdapterState(
             self.rank,
             self.alpha,
-            up={n: up.detach().float().cpu().clone() for n, (_, up) in pairs.items()},
+            up={n: self._whole(n, up.detach().float().cpu()) for n, (_, up) in pairs.items()},
             down={n: down.detach().float().cpu().clone() for n, (down, _) in pairs.items()},
         )
+
+    def _whole(self, name: str, up: Tensor) -> Tensor:
+        """A layer's up for all its rows ``[out, rank]``, from its trained ones."""
+        rows = self._rows.get(name)
+        if rows is None:
+            return up.clone()
+        return nn.functional.pad(up, (0, 0, rows.start, rows.total - rows.stop))
+
+    def _trained(self, name: str, up: Tensor) -> Tensor:
+        """The value rows of a whole layer's up; refuses one that adapts other rows."""
+        rows = self._rows.get(name)
+        if rows is None:
+            return up
+        if bool(up[: rows.start].any()) or bool(up[rows.stop :].any()):
+            raise DarkMinerError(
+                f"The LoRA changes more than the values at {name} (rows outside {rows.start} to "
+                f"{rows.stop}), which an erasure never does: use one that was made here."
+            )
+        return up[rows.start : rows.stop]
 
     def load(self, state: AdapterState) -> None:
         """Take over a state.
 
         Raises:
-            DarkMinerError: if its layers, shapes, rank or alpha are not these adapters'.
+            DarkMinerError: if its layers, shapes, rank or alpha are not these adapters', or it
+                adapts other rows of a fused layer than the values'.
         """
         if (state.rank, state.alpha) != (self.rank, self.alpha):
             raise DarkMinerError(
@@ -172,13 +209,14 @@ class Adapters:
             )
         for name in self._layers:
             down, up = self._pair(name)
-            if down.shape != state.down[name].shape or up.shape != state.up[name].shape:
+            whole = self._whole(name, up.detach())
+            if down.shape != state.down[name].shape or whole.shape != state.up[name].shape:
                 raise DarkMinerError(
                     f"The LoRA's shapes at {name} do not fit this MODEL: use a LoRA that was made "
                     "from this model."
                 )
             down.data = state.down[name].to(down.device, torch.float32).clone()
-            up.data = state.up[name].to(up.device, torch.float32).clone()
+            up.data = self._trained(name, state.up[name]).to(up.device, torch.float32).clone()
 
     def remove(self) -> None:
         """Take the adapters out; the network is again as before :meth:`inject`."""
