@@ -14,16 +14,11 @@ from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import build_pool, concept_prompt
 from ..darkminer.types import ImagePool, Report
 from . import inputs, sockets
-from .host import (
-    context_of,
-    encode_images,
-    fingerprint,
-    latent_size,
-    training_mode,
-    training_session,
-)
+from .host import context_of, encode_images, latent_size, training_session
+from .host_copy import fingerprint
 from .host_run import Progress, named
 from .host_text import conditioning
+from .host_training import training_mode
 
 NODE = "ImagePoolBuilder"
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}

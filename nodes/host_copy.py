@@ -1,0 +1,94 @@
+"""The training copy: a MODEL's diffusion network in tensors that can take part in training."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from typing import Any
+
+import comfy.lora
+import comfy.model_management
+import comfy.utils
+import torch
+from torch import Tensor, nn
+
+_PREFIX = "diffusion_model."
+
+
+def training_copy(model: Any) -> Any:
+    """The BaseModel around a deep copy of its diffusion network: plain, patched, frozen tensors."""
+    network = model.model.diffusion_model
+    dtype = compute_dtype(model)
+    memo: dict[int, Any] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        weight = _plain(original_weight(model, _PREFIX + name)).detach()
+        weight = weight.to(comfy.model_management.unet_offload_device(), copy=True)
+        patches = model.patches.get(_PREFIX + name)
+        if patches:
+            weight = comfy.lora.calculate_weight(patches, weight.float(), _PREFIX + name)
+        if weight.is_floating_point():
+            weight = weight.to(dtype)
+        memo[id(parameter)] = nn.Parameter(weight.clone(), requires_grad=False)
+    for buffer in network.buffers():
+        memo[id(buffer)] = buffer.detach().clone()
+    trained = copy.deepcopy(network, memo)
+    if hasattr(trained, "dtype"):
+        trained.dtype = dtype
+    _keep_inputs(trained)
+    base = copy.copy(model.model)
+    base._modules = dict(model.model._modules)
+    base.diffusion_model = trained
+    base.manual_cast_dtype = None
+    # The host keeps its book of what is loaded on the module: the copy starts a new page.
+    base.model_loaded_weight_memory = 0
+    base.lowvram_patch_counter = 0
+    base.model_lowvram = False
+    base.current_weight_patches_uuid = None
+    base.current_patcher = None
+    return base
+
+
+def _keep_inputs(network: nn.Module) -> None:
+    """Let modulated norms read a copy of their input.
+
+    Transformer blocks add to the stream in place, which autograd refuses where a norm still needs
+    the stream for its gradient. Norms with weights of their own sit in networks that do not.
+    """
+
+    def copied(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (args[0].clone(), *args[1:])
+
+    for module in network.modules():
+        if isinstance(module, nn.LayerNorm) and not module.elementwise_affine:
+            module.register_forward_pre_hook(copied)
+
+
+def original_weight(model: Any, key: str) -> Tensor:
+    """A weight without any patch, also while some clone of the MODEL is loaded with its patches."""
+    if key in model.backup:
+        return model.backup[key].weight
+    return comfy.utils.get_attr(model.model, key)
+
+
+def _plain(weight: Any) -> Tensor:
+    """A weight as plain numbers; the host keeps some files' weights quantised, with a scale."""
+    return weight.dequantize() if hasattr(weight, "_layout_cls") else weight
+
+
+def compute_dtype(model: Any) -> torch.dtype:
+    """What a session computes in: float32 on a CPU, elsewhere what the host infers in."""
+    if comfy.model_management.is_device_cpu(model.load_device):
+        return torch.float32
+    dtype = model.model.get_dtype_inference()
+    return dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32
+
+
+def fingerprint(model: Any) -> str:
+    """Twelve hex digits that name the MODEL's weights (names, shapes, a sample of values)."""
+    digest = hashlib.sha256()
+    for name, _ in sorted(model.model.diffusion_model.named_parameters()):
+        weight = _plain(original_weight(model, _PREFIX + name)).detach()
+        flat = weight.reshape(-1)
+        some = flat[:: max(1, flat.numel() // 256)].float().cpu().contiguous()
+        digest.update(f"{name}{tuple(weight.shape)}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()[:12]
