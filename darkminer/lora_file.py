@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,94 @@ def metadata(
         "darkminer_settings": json.dumps(chosen, sort_keys=True),
         "darkminer_base_fingerprint": fingerprint,
     }
+
+
+def combine(loras: Sequence[Mapping[str, Tensor]]) -> LoraDict:
+    """One LoRA that adds what all of them add, by rank concatenation.
+
+    Each one's alpha / rank goes into its up, so that the sum's own is 1.
+
+    Raises:
+        DarkMinerError: if fewer than two are given or they do not adapt the same layers.
+    """
+    if len(loras) < 2:
+        raise DarkMinerError("One LoRA is nothing to combine: connect two or more.")
+    stems = [{k.removesuffix(_SUFFIXES[1]) for k in t if k.endswith(_SUFFIXES[1])} for t in loras]
+    if any(s != stems[0] for s in stems) or not stems[0]:
+        raise DarkMinerError(
+            f"The LoRAs adapt {', '.join(str(len(s)) for s in stems)} layers and not the same "
+            "ones: combine LoRAs that were made from the same kind of model."
+        )
+    joint: dict[str, Tensor] = {}
+    for stem in sorted(stems[0]):
+        pairs = [(_half(t, stem, 0) * _scale(t, stem), _half(t, stem, 1)) for t in loras]
+        if len({(up.shape[0], down.shape[1]) for up, down in pairs}) > 1:
+            raise DarkMinerError(
+                f"The LoRAs' shapes differ at {stem}: combine LoRAs that were made from the same "
+                "kind of model."
+            )
+        up, down, alpha = (stem + s for s in _SUFFIXES)
+        joint[up] = torch.cat([u for u, _ in pairs], dim=1)
+        joint[down] = torch.cat([d for _, d in pairs])
+        joint[alpha] = torch.tensor(float(len(joint[down])))
+    rank = len(next(t for k, t in joint.items() if k.endswith(_SUFFIXES[1])))
+    return LoraDict(joint, _joint_metadata([getattr(t, "metadata", {}) for t in loras], rank))
+
+
+def _scale(tensors: Mapping[str, Tensor], stem: str) -> float:
+    """alpha / rank of a layer; a file without alpha means 1."""
+    alpha = tensors.get(stem + _SUFFIXES[2])
+    return 1.0 if alpha is None else float(alpha) / len(tensors[stem + _SUFFIXES[1]])
+
+
+def _joint_metadata(parts: Sequence[Mapping[str, str]], rank: int) -> dict[str, str]:
+    """The first one's metadata, with every one's concept and what the ranks add up to."""
+    concepts = [p.get("darkminer_concept", "") for p in parts]
+    joined = " and ".join(c for c in concepts if c)
+    histories = [json.loads(p.get("darkminer_history", "[]")) for p in parts]
+    settings = [json.loads(p.get("darkminer_settings", "{}")) for p in parts]
+    title = f"erase {joined}".strip()
+    return {
+        **parts[0],
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(rank),
+        "ss_output_name": title,
+        "modelspec.title": title,
+        "modelspec.usage_hint": f"Strength 1 takes {joined or 'the concepts'} out of the model.",
+        "darkminer_concept": joined,
+        "darkminer_seed": ", ".join(p.get("darkminer_seed", "?") for p in parts),
+        "darkminer_rounds": ", ".join(p.get("darkminer_rounds", "?") for p in parts),
+        "darkminer_history": json.dumps(histories),
+        "darkminer_settings": json.dumps(settings, sort_keys=True),
+    }
+
+
+_MMDIT = re.compile(r"lora_unet_joint_blocks_(\d+)_(x|context)_block_(attn2?)_qkv$")
+
+
+def for_diffusers(lora: Mapping[str, Tensor]) -> LoraDict:
+    """The same LoRA under the names that diffusers reads.
+
+    It reads kohya names of UNets and of Flux, so those stay as they are. Of a Stable Diffusion 3
+    file it only knows its own separate projections: the value rows become ``to_v`` and
+    ``add_v_proj``, with alpha / rank in the upper half, since a key of its own for alpha makes it
+    refuse the file.
+    """
+    about = getattr(lora, "metadata", {})
+    stems = [key.removesuffix(_SUFFIXES[1]) for key in lora if key.endswith(_SUFFIXES[1])]
+    if not stems or not all(_MMDIT.match(stem) for stem in stems):
+        return LoraDict(lora, about)
+    tensors: dict[str, Tensor] = {}
+    for stem in stems:
+        found = _MMDIT.match(stem)
+        assert found is not None
+        block, side, attention = found.groups()
+        layer = "to_v" if side == "x" else "add_v_proj"
+        name = f"transformer.transformer_blocks.{block}.{attention}.{layer}"
+        values = _half(lora, stem, 0).chunk(3)[2]  # rows of query, key and value
+        tensors[f"{name}.lora_B.weight"] = values * _scale(lora, stem)
+        tensors[f"{name}.lora_A.weight"] = _half(lora, stem, 1)
+    return LoraDict(tensors, about)
 
 
 def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .bank import DarkMinerVocabularyBank
 from .chase import DarkMinerChase
 from .circumvent import CircumventLoRA
+from .combine import CombineErasures
 from .contexts import DarkMinerConceptContexts
 from .demo_models import DarkMinerDemoModels
 from .image_pool import ImagePoolBuilder
@@ -27,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     DarkMinerRoundOpen,
     DarkMinerRoundClose,
     DarkMinerLoop,
+    CombineErasures,
     SaveErasureLoRA,
     DarkMinerDemoModels,
 ]

@@ -8,8 +8,8 @@ from comfy_api.latest import io
 
 from . import inputs, sockets
 from .erasing import concept_contexts, split_words
-from .host_training import training_mode
 from .host_run import named
+from .host_training import training_mode
 
 NODE = "DarkMinerConceptContexts"
 

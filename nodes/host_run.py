@@ -76,3 +76,9 @@ def output_file(prefix: str) -> Path:
         prefix, folder_paths.get_output_directory()
     )
     return Path(folder) / f"{name}_{counter:05}_.safetensors"
+
+
+def save_picture(path: Path, images) -> None:
+    """Write the first of images ``[B, H, W, 3]`` in 0..1 as a file."""
+    pixels = (images[0].clamp(0, 1).cpu().numpy() * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).save(path)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..darkminer.errors import DarkMinerError
-from ..darkminer.lora_file import save_lora
+from ..darkminer.lora_file import LoraDict, for_diffusers, save_lora
 from . import sockets
-from .host_run import named, output_file
+from .host_run import named, output_file, save_picture
 
 NODE = "SaveErasureLoRA"
 
@@ -27,15 +27,28 @@ class SaveErasureLoRA(io.ComfyNode):
                     "filename_prefix", default="loras/erase",
                     tooltip="Below the output folder; the host lists output/loras among its LoRAs.",
                 ),
+                io.Combo.Input(
+                    "format", options=["kohya", "diffusers"], default="kohya", optional=True,
+                    tooltip="kohya: every loader here and in other interfaces. diffusers: only for "
+                    "Stable Diffusion 3, whose kohya files diffusers does not read.",
+                ),
+                io.Image.Input(
+                    "image", optional=True,
+                    tooltip="Saved beside the file under its name, for LoRA managers to show.",
+                ),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="The file that was written.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, lora, filename_prefix):
+    def execute(cls, lora, filename_prefix, format="kohya", image=None):
         with named(NODE):
             if not lora:
                 raise DarkMinerError("lora is empty: connect the LoRA of an erasure.")
             path = output_file(filename_prefix)
-            save_lora(path, lora, getattr(lora, "metadata", {}))
+            lora = LoraDict(lora, getattr(lora, "metadata", {}))
+            lora = for_diffusers(lora) if format == "diffusers" else lora
+            save_lora(path, lora, lora.metadata)
+            if image is not None:
+                save_picture(path.with_suffix(".png"), image)
         return io.NodeOutput(str(path), ui={"text": [path.name]})

@@ -4,6 +4,7 @@ Miniature checkpoints with random weights; the host detects and loads them itsel
 """
 
 import gc
+import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,27 +23,26 @@ SLOW = {"aura_flow"}
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in FAMILIES]
 
 
+MODULES = {
+    "darkminer": (
+        "adapter", "circumvent", "config", "image_pool", "loop", "lora_file", "mine", "types",
+        "value_rows", "verify",
+    ),
+    "nodes": ("erasing", "host", "host_lora"),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def tools(hosted):
-    import comfy.sd
-    import folder_paths
-    import nodes as core
-    from comfy_extras import nodes_train
-    from dark_miner.darkminer import (
-        adapter,
-        circumvent,
-        config,
-        image_pool,
-        loop,
-        lora_file,
-        mine,
-        types,
-        value_rows,
-        verify,
-    )
-    from dark_miner.nodes import erasing, host, host_lora, host_predict
-
-    return SimpleNamespace(**locals())
+    """The pack's modules and the host's loaders by name; they exist once the host is loaded."""
+    found = {
+        name: importlib.import_module(f"dark_miner.{room}.{name}")
+        for room, names in MODULES.items()
+        for name in names
+    }
+    for name in ("comfy.sd", "folder_paths", "comfy_extras.nodes_train"):
+        found[name.rpartition(".")[2]] = importlib.import_module(name)
+    return SimpleNamespace(**found, core=importlib.import_module("nodes"))
 
 
 @dataclass
@@ -64,7 +64,7 @@ def erased(request, tools, tmp_path_factory):
     family = FAMILIES[request.param]
     dtype = torch.bfloat16 if request.param in SLOW else torch.float32
     file = miniature.checkpoint(family, folder / "model.safetensors", dtype)
-    model = tools.comfy.sd.load_diffusion_model(str(file))
+    model = tools.sd.load_diffusion_model(str(file))
     file.unlink()
     yield erase(tools, family, model, folder / f"erase_{request.param}.safetensors")
     del model
@@ -266,10 +266,11 @@ def test_adapters_off_is_the_original_exactly(erased):
 def test_it_adds_up_with_another_lora(erased, tools):
     """Weights with both are the original's plus both differences."""
     import comfy.lora
+    import comfy.utils
 
     rows = erased.rows[0]
     key = f"diffusion_model.{rows.path}.weight"
-    weight = tools.comfy.utils.get_attr(erased.model.model, key).detach().float()
+    weight = comfy.utils.get_attr(erased.model.model, key).detach().float()
     gen = torch.Generator().manual_seed(4)
     stem = f"lora_unet_{rows.path.replace('.', '_')}"
     other = {
