@@ -5,7 +5,9 @@ from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.loop import new_adapters
 from dark_miner.darkminer.lora_file import (
     LoraDict,
+    combine,
     file_stem,
+    for_diffusers,
     from_state_dict,
     metadata,
     save_lora,
@@ -91,3 +93,69 @@ def test_a_lora_dict_is_a_dict_that_carries_metadata():
 def test_file_stem():
     assert file_stem("Van Gogh's style!") == "van-gogh-s-style"
     assert file_stem("?") == "concept"
+
+
+def delta(lora, stem):
+    """What a LoRA adds to a layer's weight."""
+    up, down = lora[f"{stem}.lora_up.weight"], lora[f"{stem}.lora_down.weight"]
+    return float(lora[f"{stem}.alpha"]) / len(down) * up @ down
+
+
+def lora(seed, rank, alpha, stems=("lora_unet_a", "lora_unet_b"), concept=""):
+    gen = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for stem in stems:
+        tensors[f"{stem}.lora_up.weight"] = torch.randn(6, rank, generator=gen)
+        tensors[f"{stem}.lora_down.weight"] = torch.randn(rank, 4, generator=gen)
+        tensors[f"{stem}.alpha"] = torch.tensor(float(alpha))
+    return LoraDict(tensors, {"darkminer_concept": concept})
+
+
+def test_a_combined_lora_adds_what_its_parts_add():
+    one, two = lora(0, 2, 2.0, concept="ink"), lora(1, 3, 6.0, concept="noto")
+    joint = combine([one, two])
+    assert len(joint) == len(one)
+    for stem in ("lora_unet_a", "lora_unet_b"):
+        assert joint[f"{stem}.lora_down.weight"].shape == (5, 4)
+        assert torch.allclose(delta(joint, stem), delta(one, stem) + delta(two, stem), atol=1e-5)
+    assert joint.metadata["darkminer_concept"] == "ink and noto"
+    assert joint.metadata["ss_network_dim"] == joint.metadata["ss_network_alpha"] == "5"
+
+
+def test_a_combined_lora_can_be_continued():
+    names = {"a": "lora_unet_a", "b": "lora_unet_b"}
+    read = from_state_dict(combine([lora(0, 2, 2.0), lora(1, 3, 3.0)]), names)
+    assert (read.rank, read.alpha) == (5, 5.0)
+
+
+@pytest.mark.parametrize(
+    "others, sentence",
+    [
+        ([], "nothing to combine"),
+        ([lora(1, 2, 2.0, stems=("lora_unet_a",))], "2, 1 layers"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused_in_one_sentence(others, sentence):
+    with pytest.raises(DarkMinerError, match=sentence):
+        combine([lora(0, 2, 2.0), *others])
+
+
+def test_diffusers_gets_the_value_rows_of_sd3_under_its_own_names():
+    stems = [
+        "lora_unet_joint_blocks_0_x_block_attn_qkv",
+        "lora_unet_joint_blocks_0_context_block_attn_qkv",
+        "lora_unet_joint_blocks_1_x_block_attn2_qkv",
+    ]
+    fused = lora(0, 2, 3.0, stems)
+    named = for_diffusers(fused)
+    block = "transformer.transformer_blocks"
+    layers = [f"{block}.0.attn.to_v", f"{block}.0.attn.add_v_proj", f"{block}.1.attn2.to_v"]
+    assert sorted(named) == sorted(f"{n}.lora_{h}.weight" for n in layers for h in "AB")
+    for stem, name in zip(stems, layers, strict=True):
+        made = named[f"{name}.lora_B.weight"] @ named[f"{name}.lora_A.weight"]
+        assert torch.allclose(made, delta(fused, stem)[4:], atol=1e-6)
+
+
+def test_diffusers_reads_every_other_family_as_it_is():
+    unet = lora(0, 2, 2.0)
+    assert for_diffusers(unet) == unet
