@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import comfy.sd
+import comfy.supported_models
 import comfy.utils
 from torch import Tensor
 
@@ -36,6 +37,11 @@ def apply_lora(model: Any, lora: Mapping[str, Tensor], strength: float = 1.0) ->
 
 
 def names_of(model: Any) -> dict[str, str]:
-    """Module path -> key stem of every value projection of a MODEL."""
-    network = model.model.diffusion_model
-    return key_stems(model.model.model_config.unet_config, value_projections(network))
+    """Module path -> key stem of every value projection of a MODEL.
+
+    For SDXL and its relatives the trainers' convention is the module paths, not diffusers names.
+    """
+    config = model.model.model_config
+    paths = value_projections(model.model.diffusion_model)
+    sdxl = (comfy.supported_models.SDXL, comfy.supported_models.SDXLRefiner)
+    return key_stems({} if isinstance(config, sdxl) else config.unet_config, paths)

@@ -41,7 +41,6 @@ class Family:
     extras: Callable[[], dict[str, Tensor]] = dict
     conditions: Callable[[int], dict] = field(default=lambda length: {})
     frames: bool = False
-    diffusers: bool = False
 
 
 def ops():
@@ -81,7 +80,8 @@ SD2_V = {
 
 def sdxl(depth: list[int], blocks: list[int], middle: int = -1) -> Callable[[], nn.Module]:
     """An SDXL relative: the transformer depths of the down path tell them apart."""
-    up = [0] * (sum(blocks) + len(blocks) - 1) + [1]
+    last = blocks[-1] + 1  # the deepest level's blocks on the way up come first
+    up = [0] * (sum(blocks) + len(blocks) - last) + [1] * last
     return unet(
         **{**SD2, "context_dim": 2048}, adm_in_channels=2816, num_classes="sequential",
         num_res_blocks=blocks, channel_mult=[1] * len(blocks), transformer_depth=depth,
@@ -170,18 +170,18 @@ def _t5_tokens(length: int) -> dict:
 
 
 FAMILIES = {
-    "sd15": Family("SD15", unet(), 768, 6, diffusers=True),
+    "sd15": Family("SD15", unet(), 768, 6),
     "sd15_inpainting": Family("SD15", unet(in_channels=9), 768, 6),
     "sd2": Family("SD20", unet(**SD2), 1024, 6),
     "sd2_v": Family("SD20", unet(**SD2_V), 1024, 4, prediction="v"),
     "sdxl": Family(
-        "SDXL", sdxl([0, 0, 2, 2, 10, 10], [2, 2, 2]), 2048, 50, pooled=1280, diffusers=True
+        "SDXL", sdxl([0, 0, 2, 2, 10, 10], [2, 2, 2]), 2048, 54, pooled=1280
     ),
     "sd3": Family(
-        "SD3", mmdit, 4096, 4, channels=16, pooled=2048, prediction="flow", diffusers=True
+        "SD3", mmdit, 4096, 4, channels=16, pooled=2048, prediction="flow"
     ),
     "flux_dev": Family(
-        "Flux", flux(), 4096, 4, channels=16, pooled=768, prediction="flow", diffusers=True,
+        "Flux", flux(), 4096, 4, channels=16, pooled=768, prediction="flow",
         conditions=lambda length: {"guidance": 4.5},
     ),
     "flux_schnell": Family(
@@ -192,11 +192,11 @@ FAMILIES = {
     "flux2": Family("Flux2", flux(False, **FLUX2), 256, 4, channels=128, prediction="flow"),
     "ovis_image": Family("FluxSchnell", flux(False, **OVIS), 256, 4, channels=16,
                          prediction="flow"),
-    "ssd_1b": Family("SSD1B", sdxl([0, 0, 2, 2, 4, 4], [2, 2, 2]), 2048, 26, pooled=1280),
+    "ssd_1b": Family("SSD1B", sdxl([0, 0, 2, 2, 4, 4], [2, 2, 2]), 2048, 30, pooled=1280),
     "segmind_vega": Family(
-        "Segmind_Vega", sdxl([0, 0, 1, 1, 2, 2], [2, 2, 2]), 2048, 14, pooled=1280
+        "Segmind_Vega", sdxl([0, 0, 1, 1, 2, 2], [2, 2, 2]), 2048, 18, pooled=1280
     ),
-    "koala_700m": Family("KOALA_700M", sdxl([0, 2, 5], [1, 1, 1]), 2048, 16, pooled=1280),
+    "koala_700m": Family("KOALA_700M", sdxl([0, 2, 5], [1, 1, 1]), 2048, 18, pooled=1280),
     "anima": Family(
         "Anima", anima, 1024, 32, channels=16, prediction="flow", frames=True,
         conditions=_t5_tokens,
