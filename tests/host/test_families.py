@@ -318,3 +318,72 @@ def test_the_host_samples_with_the_loaded_file(erased, tools):
     with session_on(tools, loaded, family) as session:
         theirs = hosts_answer(tools, loaded, family)
         assert torch.allclose(answer(session, family), theirs, **CLOSE)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("name", ["sd15", "flux_dev"])
+def test_files_of_every_precision_are_trained_in_float32_on_a_cpu(tools, name, dtype, tmp_path):
+    """The copy holds the file's own numbers, and computes and adapts in float32."""
+    from safetensors.torch import load_file
+
+    family = FAMILIES[name]
+    file = miniature.checkpoint(family, tmp_path / "model.safetensors", dtype)
+    model = tools.sd.load_diffusion_model(str(file))
+    rows = tools.value_rows.value_rows(model.model.diffusion_model)[0]
+    stored = load_file(file)[f"{rows.path}.weight"]
+    assert stored.dtype == dtype
+    with session_on(tools, model, family) as session:
+        assert torch.equal(session.network.get_submodule(rows.path).weight, stored.float())
+        adapters = tools.loop.new_adapters(session, settings(tools).circumvent, seed=0)
+        context = torch.randn(1, 4, family.width, requires_grad=True)
+        x = torch.randn(1, *session.latent_shape)
+        said = session.denoise(x, session.schedule.timesteps[[500]], context)
+        said.square().mean().backward()
+        assert torch.isfinite(said).all() and context.grad.any()
+        assert {p.dtype for p in adapters.parameters()} == {torch.float32}
+
+
+LARGE = {
+    "Qwen-Image": ("qwen_image.model.QwenImageTransformer2DModel", {"num_layers": 2}, 4),
+    "Lumina 2": (
+        "lumina.model.NextDiT",
+        {"n_layers": 2, "dim": 2304, "n_heads": 24, "n_kv_heads": 8, "axes_dims": [32, 32, 32]},
+        6,
+    ),
+    "Z-Image": (
+        "lumina.model.NextDiT",
+        {"n_layers": 2, "dim": 3840, "n_heads": 30, "n_kv_heads": 30, "axes_dims": [32, 48, 48]},
+        6,
+    ),
+    "HiDream": (
+        "hidream.model.HiDreamImageTransformer2DModel",
+        {
+            "num_layers": 1, "num_single_layers": 2, "in_channels": 16, "patch_size": 2,
+            "num_attention_heads": 20, "attention_head_dim": 128, "caption_channels": [4096, 4096],
+            "text_emb_dim": 2048, "axes_dims_rope": [64, 32, 32], "max_resolution": [128, 128],
+            "num_routed_experts": 4, "num_activated_experts": 2, "llama_layers": [0, 31],
+        },
+        4,
+    ),
+    "Chroma": (
+        "chroma.model.Chroma",
+        {
+            "in_channels": 64, "out_channels": 64, "context_in_dim": 4096, "hidden_size": 3072,
+            "mlp_ratio": 4.0, "num_heads": 24, "depth": 1, "depth_single_blocks": 2,
+            "axes_dim": [16, 56, 56], "theta": 10000, "patch_size": 2, "qkv_bias": True,
+            "in_dim": 64, "out_dim": 3072, "hidden_dim": 5120, "n_layers": 5, "txt_ids_dims": [],
+            "vec_in_dim": None,
+        },
+        4,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_families_too_large_for_a_miniature_are_found_by_structure(tools, name):
+    """The host's detection fixes their sizes; on the meta device they take no memory."""
+    path, config, layers = LARGE[name]
+    module, _, kind = path.rpartition(".")
+    make = getattr(importlib.import_module(f"comfy.ldm.{module}"), kind)
+    network = make(**config, device="meta", dtype=torch.float32, operations=miniature.ops())
+    assert len(tools.value_rows.value_rows(network)) == layers

@@ -19,7 +19,7 @@ HELD_OUT = "ball, bouquet"
 OURS = (
     "ImagePoolBuilder", "MineEmbedding", "VerifyDeltaCLIP", "CircumventLoRA", "DarkMinerLoop",
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
-    "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels",
+    "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
 )  # fmt: skip
 
 
@@ -239,3 +239,25 @@ def test_the_stop_button_is_obeyed_and_the_server_goes_on(comfy, by_loop):
     again = load_file(saved(comfy, comfy.run(loop("loras/after", open_clip_weights="other"))))
     first = load_file(by_loop)
     assert all(torch.equal(first[k], again[k]) for k in first)
+
+
+def test_two_erasures_become_one_file_with_a_picture_and_go_on(comfy):
+    """A, then B on the model without A; joined, saved with a picture, and continued."""
+    few = {"mine_steps": 2, "circumvent_steps": 2, "max_rounds": 1, "bank_size": 4}
+    prompt = loop("loras/one", **few)
+    second = {**prompt["loop"]["inputs"], "model": ["loop", 0], "seed": 4}
+    prompt["again"] = node("DarkMinerLoop", **second)
+    prompt["both"] = node("CombineErasures", lora_1=["loop", 1], lora_2=["again", 1])
+    prompt["more"] = node("DarkMinerLoop", **{**prompt["loop"]["inputs"], "lora": ["both", 0]})
+    for name, lora in (("save", ["both", 0]), ("save_more", ["more", 1])):
+        prompt[name] = node(
+            "SaveErasureLoRA", lora=lora, filename_prefix=f"loras/{name}", image=["pool", 1]
+        )
+    outputs = comfy.run(prompt)
+    for name in ("save", "save_more"):
+        path = comfy.output / "loras" / outputs[name]["text"][0]
+        assert path.with_suffix(".png").is_file()
+        with safe_open(path, "pt") as file:
+            downs = [k for k in file.keys() if k.endswith("lora_down.weight")]  # noqa: SIM118
+            assert {file.get_tensor(k).shape[0] for k in downs} == {16}
+            assert len(downs) == 22
