@@ -5,6 +5,7 @@ Miniature checkpoints with random weights; the host detects and loads them itsel
 
 import gc
 import importlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,6 +237,21 @@ def test_only_the_value_rows_of_a_fused_layer_are_written(erased):
         assert up.shape[0] == rows.total
         assert not up[: rows.start].any() and not up[rows.stop :].any()
         assert up[rows.start : rows.stop].any()
+
+
+def test_the_keys_are_kohyas(erased):
+    """kohya's rule: a prefix and the layer's path with underscores; UNets of SD by diffusers names.
+
+    Three tensors a layer and nothing else.
+    """
+    stems = {key.partition(".")[0] for key in erased.lora}
+    ends = {key.partition(".")[2] for key in erased.lora}
+    assert ends == {"lora_up.weight", "lora_down.weight", "alpha"}
+    if erased.family.config in ("SD15", "SD20"):
+        place = r"lora_unet_(down_blocks_\d+|up_blocks_\d+|mid_block)_attentions_\d+"
+        assert all(re.match(place + r"_transformer_blocks_\d+_attn[12]_to_v$", s) for s in stems)
+    else:
+        assert stems == {"lora_unet_" + r.path.replace(".", "_") for r in erased.rows}
 
 
 @pytest.mark.parametrize("how", LOADERS)
