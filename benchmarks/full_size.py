@@ -1,7 +1,7 @@
 """Time and memory of a full-size model with random weights, outside the default tests.
 
-    python -m benchmarks.full_size sd15     about 3.4 GB of weights, twice
-    python -m benchmarks.full_size sdxl     about 10 GB of weights, twice
+    python -m benchmarks.full_size sd15     peaks at 9.9 GB on a CPU
+    python -m benchmarks.full_size sdxl     about three times that; not measured
 
 Writes a UNet file of the family's real size, lets ComfyUI detect and load it, mines one step,
 circumvents one step, and prints seconds and the process's peak memory. COMFYUI_PATH names the host.
