@@ -28,7 +28,7 @@ from .losses import Query, predict, repeated, squared_error
 from .mine import reachable_norm
 from .optim import LossTrace, make_optimizer, set_lr
 from .rng import generator
-from .teacher import draw
+from .teacher import bystanders, draw
 from .types import (
     DiffusionModel,
     EmbeddingPool,
@@ -79,7 +79,11 @@ def chase(
     gen = generator(seed, embeddings.round, "chase")
     template = text.template if text is not None else ""
     ground = Ground(model, adapters, embeddings, pool, anchor, template, config, gen)
-    sources = _kept(model, adapters, bank, keep, config, pictures, seed, embeddings.round)
+    sources: list[_Kept | _Bystanders] = [
+        *_kept(model, adapters, bank, keep, config, pictures, seed, embeddings.round)
+    ]
+    if bank is not None and len(bank) and config.bystanders:
+        sources.append(_Bystanders(model, adapters, ground, bank, config, gen))
     attackers = line_up(config, text, ground.anchors, model.device, gen)
     reach = reachable_norm(anchor, embeddings.text_tokens())
     optimizer = make_optimizer(config, adapters.parameters())
@@ -128,25 +132,28 @@ def _rows(
 
 
 class _Question(NamedTuple):
-    """What the student is asked, what it should answer, and the weight of each picture's error."""
+    """What the student is asked, what it should answer, and the weight of each picture's error.
+
+    What erases shares one weighted mean; what keeps comes with weights of its own.
+    """
 
     query: Query
     answer: Tensor  # [b, C, h, w]
     weight: Tensor  # [b]
+    erases: bool = True
 
 
 def _questions(
     model: DiffusionModel, ground: Ground, rows: Sequence[Row], text: TextSpace | None
 ) -> list[_Question]:
-    """One question per row; their weights make the erasing loss a weighted mean."""
+    """One question per row."""
     contexts = [c.to(model.device) for c in ground.contexts(rows, text)]
     longest = max(c.shape[1] for c in contexts)
-    total = sum(row.weight for row in rows)
     return [
         _Question(
             row.draws.query(row.index, repeated(context, longest), model.device),
             row.draws.answer[row.index : row.index + 1],
-            torch.tensor([row.weight / total]),
+            torch.tensor([row.weight]),
         )
         for row, context in zip(rows, contexts, strict=True)
     ]
@@ -165,9 +172,11 @@ def _mining_gradients(
 
 
 def _loss(answers: Tensor, questions: Sequence[_Question]) -> Tensor:
-    """The weighted sum of all errors."""
+    """The weighted mean over what erases, plus the weighted sum over what keeps."""
     wanted = torch.cat([q.answer for q in questions]).to(answers.device)
-    weights = torch.cat([q.weight for q in questions]).to(answers.device)
+    total = sum(float(q.weight.sum()) for q in questions if q.erases)
+    weights = torch.cat([q.weight / total if q.erases else q.weight for q in questions])
+    weights = weights.to(answers.device)
     return (weights * squared_error(answers, wanted)).sum()
 
 
@@ -229,7 +238,35 @@ class _Kept:
             context,
         )
         weight = torch.full((len(which),), config.bank_weight / len(which))
-        return _Question(query, self._draws.answer[rows], weight)
+        return _Question(query, self._draws.answer[rows], weight, erases=False)
+
+
+class _Bystanders:
+    """Bank contexts on the concept's pictures, see :func:`~.teacher.bystanders`."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        adapters: Adapters,
+        ground: Ground,
+        bank: KeepBank,
+        config: ChaseConfig,
+        gen: torch.Generator,
+    ):
+        self._device, self._contexts, self._config = model.device, bank.contexts, config
+        self._draws = bystanders(
+            model, adapters, ground.subjects, list(bank.contexts), config.bystander_eta, gen
+        )
+
+    def question(self, step: int, gen: torch.Generator) -> _Question:
+        """``config.bystanders`` pictures; each counts as much as an attacker's."""
+        rows = torch.randint(len(self._draws), (self._config.bystanders,), generator=gen)
+        query = Query(
+            self._draws.noisy[rows].to(self._device),
+            self._draws.timestep[rows].to(self._device),
+            self._contexts[self._draws.owner[rows]].to(self._device),
+        )
+        return _Question(query, self._draws.answer[rows], torch.ones(len(rows)))
 
 
 def _remembered(

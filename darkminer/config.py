@@ -178,6 +178,9 @@ class ChaseConfig:
         past: earlier attackers' last places per step.
         concepts: the concept's own contexts per step.
         eta: how far the target lies past the anchor, as in :class:`CircumventConfig`.
+        bystanders: bank contexts per step that are seen on the concept's own pictures, so that no
+            prompt whatever leads further into the concept.
+        bystander_eta: how far these are led away from the concept.
         draws: noisy pictures of the concept that the teacher is asked about, per kind.
         bank_weight, bank_batch, bank_uniform, bank_refresh: as in :class:`CircumventConfig`.
         bank_draws: noisy pictures per bank entry.
@@ -189,15 +192,17 @@ class ChaseConfig:
     lr_late: float = 1e-3
     lr_drop: int = 0
     clip: float = 100.0
-    tokens: int = 6
+    tokens: int = 10
     lengths: tuple[int, ...] = (1, 4, 16)
-    token_lr: float = 0.03
+    token_lr: float = 0.05
     context_lr: float = 0.05
-    images: int = 2
-    life: int = 200
-    past: int = 3
+    images: int = 1
+    life: int = 150
+    past: int = 6
     concepts: int = 4
-    eta: float = 1.0
+    eta: float = 4.0
+    bystanders: int = 6
+    bystander_eta: float = 3.0
     draws: int = 768
     bank_weight: float = 1.0
     bank_batch: int = 8
@@ -206,7 +211,15 @@ class ChaseConfig:
     bank_draws: int = 6
 
     def __post_init__(self) -> None:
-        for name in ("steps", "tokens", "past", "eta", "bank_weight"):
+        for name in (
+            "steps",
+            "tokens",
+            "past",
+            "eta",
+            "bank_weight",
+            "bystanders",
+            "bystander_eta",
+        ):
             _require(getattr(self, name) >= 0, self, name, "at least 0")
         for name in (
             "images", "life", "concepts", "draws", "bank_batch", "bank_refresh", "bank_draws",
@@ -283,16 +296,18 @@ class EraseConfig:
 PAPER = EraseConfig()
 
 _FAST_CIRCUMVENT = CircumventConfig(
+    rank=16,
+    alpha=16.0,
     optimizer="adam",
-    steps=200,
+    steps=60,
     batch=8,
     lr=5e-3,
     lr_late=1e-3,
-    lr_drop=160,
+    lr_drop=40,
     r=0.5,
     alpha_p=0.0,
-    images=2,
-    eta=1.0,
+    images=3,
+    eta=4.0,
     bank_weight=1.0,
     bank_batch=8,
 )
@@ -303,17 +318,17 @@ FAST = EraseConfig(
     text_words=48,
     mine=MineConfig(
         optimizer="adam",
-        steps=150,
+        steps=100,
         lr=0.05,
         lr_late=0.02,
-        lr_drop=110,
-        count=4,
-        tokens=6,
+        lr_drop=70,
+        count=2,
+        tokens=3,
         reachable=True,
     ),
     verify=VerifyConfig(draws=2),
     circumvent=_FAST_CIRCUMVENT,
-    start=replace(_FAST_CIRCUMVENT, steps=300, lr_drop=240),
+    start=replace(_FAST_CIRCUMVENT, steps=100, lr_drop=100),
     chase=ChaseConfig(steps=450, lr_drop=315),
     bank=BankConfig(size=160),
 )

@@ -7,7 +7,7 @@ large batches before training and used again in many steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ class Draws:
         timestep: what the network is told, ``[N]``.
         truth: what the network should predict for the picture itself, ``[N, C, h, w]``.
         answer: what the student should predict, ``[N, C, h, w]``.
+        direction: what the concept adds to the teacher's prediction, e0(c) - e0(c0),
+            ``[N, C, h, w]``; None where there is no concept.
         owner: which embedding or bank entry each picture belongs to, ``[N]`` int64.
     """
 
@@ -34,6 +36,7 @@ class Draws:
     truth: Tensor
     answer: Tensor
     owner: Tensor
+    direction: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -68,11 +71,36 @@ def draw(
     noisy = model.schedule.add_noise(pictures, noise, index)
     timestep = model.schedule.timesteps[index]
     anchor = ask(model, adapters, noisy, timestep, [anchors[i] for i in owner.tolist()])
-    concept = None
-    if concepts is not None and eta:
-        concept = ask(model, adapters, noisy, timestep, [concepts[i] for i in owner.tolist()])
+    truth = model.schedule.target(pictures, noise, index)
+    if concepts is None:
+        return Draws(noisy, timestep, truth, anchor, owner)
+    concept = ask(model, adapters, noisy, timestep, [concepts[i] for i in owner.tolist()])
     answer = circumvent_target(anchor, concept, eta)
-    return Draws(noisy, timestep, model.schedule.target(pictures, noise, index), answer, owner)
+    return Draws(noisy, timestep, truth, answer, owner, concept - anchor)
+
+
+def bystanders(
+    model: DiffusionModel,
+    adapters: Adapters,
+    draws: Draws,
+    contexts: Sequence[Tensor],
+    eta: float,
+    gen: torch.Generator,
+) -> Draws:
+    """The concept's pictures once more, each under a context that has nothing to do with it.
+
+    What the student should say there is what the teacher says, less ``eta`` times what the concept
+    adds: on pictures of the concept, no prompt whatever should lead further into it.
+
+    Args:
+        draws: noisy pictures of the concept, with their ``direction``.
+        contexts: contexts ``[L_i, D]``; one is drawn for each picture.
+    """
+    assert draws.direction is not None
+    owner = torch.randint(len(contexts), (len(draws),), generator=gen)
+    said = ask(model, adapters, draws.noisy, draws.timestep, [contexts[i] for i in owner.tolist()])
+    answer = said - eta * draws.direction
+    return replace(draws, answer=answer, owner=owner, direction=None)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.loop import new_adapters
 from dark_miner.darkminer.losses import predict, repeated, squared_error
 from dark_miner.darkminer.rng import generator
-from dark_miner.darkminer.teacher import draw
+from dark_miner.darkminer.teacher import bystanders, draw
 from dark_miner.darkminer.types import EmbeddingPool, KeepBank
 
 from . import toy
@@ -158,6 +158,28 @@ def test_the_teachers_answers_are_the_original_models():
     expected = plain.answer - (at_concept - plain.answer)
     assert torch.allclose(past.answer, expected, atol=1e-5)
     assert squared_error(past.answer, plain.answer).min() > 0
+
+
+def test_bystanders_are_led_away_from_the_concept_on_its_own_pictures():
+    model = toy.model()
+    adapters = new_adapters(model, PICTURES, seed=0)
+    owner = torch.zeros(3, dtype=torch.int64)
+    anchors, concepts = [toy.context(0)[0]], [toy.context(1)[0]]
+    shown = draw(
+        model, adapters, toy.pool().latents[:3], owner, anchors, concepts, 1.0,
+        generator(0, 0, "t"),
+    )  # fmt: skip
+    others = [toy.context(6)[0], toy.context(7)[0]]
+    plain, led = (
+        bystanders(model, adapters, shown, others, eta, generator(0, 0, "b")) for eta in (0.0, 2.0)
+    )
+    with adapters.off():
+        queries = [
+            plain.query(i, others[int(o)][None], model.device) for i, o in enumerate(plain.owner)
+        ]
+        said = torch.cat(predict(model.denoise, queries))
+    assert torch.allclose(plain.answer, said, atol=1e-6)
+    assert torch.allclose(led.answer, said - 2.0 * shown.direction, atol=1e-5)
 
 
 def test_it_is_off_in_the_papers_preset_and_settings_are_checked():
