@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,14 @@ class _Term:
     queries: list[Query]
     targets: list[Tensor]
     weight: float
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a step has drawn: questions to the teacher, and the terms its answers make."""
+
+    asked: list[Query]
+    terms: Callable[[list[Tensor]], list[_Term]]
 
 
 def circumvent(
@@ -87,10 +96,14 @@ def circumvent(
     parameters = adapters.parameters()
     optimizer = make_optimizer(config, parameters)
     trace = LossTrace("circumvent", round_)
-    for step in range(config.steps):
+
+    def plan(step: int) -> list[_Plan]:
+        erasing = _plan_erasing(model, embeddings, anchor, config, gen)
+        return [erasing, *(source.plan(step, gen) for source in sources)]
+
+    block = config.bank_refresh if sources else config.steps
+    for step, terms in enumerate(_answered(model, adapters, plan, config.steps, block)):
         set_lr(optimizer, config, step)
-        terms = _erasing_terms(model, adapters, embeddings, anchor, config, gen)
-        terms += [source.term(step, gen) for source in sources]
         loss = _total(model, terms)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -135,15 +148,42 @@ def _draw(embeddings: EmbeddingPool, r: float, gen: torch.Generator) -> MinedEmb
     return group[int(torch.randint(len(group), (), generator=gen))]
 
 
-def _erasing_terms(
+def _answered(
     model: DiffusionModel,
     adapters: Adapters,
+    plan: Callable[[int], list[_Plan]],
+    steps: int,
+    block: int,
+) -> Iterator[list[_Term]]:
+    """Each step's terms with the teacher's answers, asked for many steps at once.
+
+    The teacher never changes, so what the next steps will draw can be drawn and asked now: the same
+    draws in the same order, in forward passes as large as guided sampling makes them. What depends
+    on the student (a bank's drift) may change every ``block`` steps, so no block looks beyond.
+    """
+    limit = 2 * model.batch
+    step = 0
+    while step < steps:
+        end = min(steps, (step // block + 1) * block)
+        planned = [plan(step)]
+        size = sum(len(q.x) for p in planned[0] for q in p.asked)
+        planned += [plan(s) for s in range(step + 1, min(end, step + max(1, limit // size)))]
+        asked = [q for plans in planned for p in plans for q in p.asked]
+        with torch.no_grad(), adapters.off():
+            answers = iter(predict(model.denoise, asked, limit))
+        for plans in planned:
+            yield [t for p in plans for t in p.terms(list(islice(answers, len(p.asked))))]
+        step += len(planned)
+
+
+def _plan_erasing(
+    model: DiffusionModel,
     embeddings: EmbeddingPool,
     anchor: Tensor,
     config: CircumventConfig,
     gen: torch.Generator,
-) -> list[_Term]:
-    """Equations 7 and 8 on one batch of embeddings, with the teacher's answers."""
+) -> _Plan:
+    """Equations 7 and 8 on one batch of embeddings."""
     drawn = [_draw(embeddings, config.r, gen) for _ in range(config.batch)]
     x = torch.stack([_one_picture(e, gen) for e in drawn]).to(model.device)
     noise = torch.randn(x.shape, generator=gen).to(model.device)
@@ -161,22 +201,25 @@ def _erasing_terms(
         for q, e in zip(concept, drawn, strict=True)
     ]
     preserved = [Query(q.x, q.timestep, c) for q in concept for c in preserved_contexts(q.context)]
+
+    def terms(answers: list[Tensor]) -> list[_Term]:
+        given = iter(answers)
+        at_anchor = [next(given) for _ in anchored]
+        at_concept = [next(given) if config.eta else None for _ in concept]
+        targets = [
+            circumvent_target(a, c, config.eta) for a, c in zip(at_anchor, at_concept, strict=True)
+        ]
+        result = [_Term(concept, targets, config.alpha_c)]
+        if config.alpha_p:
+            # Each mean is over the batch; the three parts of equation 8 add up.
+            result.append(_Term(anchored, at_anchor, config.alpha_p))
+            result.append(_Term(preserved, list(given), 2.0 * config.alpha_p))
+        return result
+
     asked = list(anchored)
     asked += concept if config.eta else []
     asked += preserved if config.alpha_p else []
-    with torch.no_grad(), adapters.off():
-        answers = iter(predict(model.denoise, asked))
-    at_anchor = [next(answers) for _ in anchored]
-    at_concept = [next(answers) if config.eta else None for _ in concept]
-    targets = [
-        circumvent_target(a, c, config.eta) for a, c in zip(at_anchor, at_concept, strict=True)
-    ]
-    terms = [_Term(concept, targets, config.alpha_c)]
-    if config.alpha_p:
-        # Each mean is over the batch; the three parts of equation 8 add up.
-        terms.append(_Term(anchored, at_anchor, config.alpha_p))
-        terms.append(_Term(preserved, list(answers), 2.0 * config.alpha_p))
-    return terms
+    return _Plan(asked, terms)
 
 
 def _one_picture(entry: MinedEmbedding, gen: torch.Generator) -> Tensor:
@@ -195,7 +238,7 @@ def _total(model: DiffusionModel, terms: Sequence[_Term]) -> Tensor:
 
 
 class _BankTerm:
-    """The preserving term on a bank: draws contexts, asks the teacher, follows the drift."""
+    """The preserving term on a bank: draws contexts, follows the drift."""
 
     def __init__(
         self,
@@ -207,14 +250,13 @@ class _BankTerm:
         seed: int,
         round_: int,
     ):
-        self._model, self._adapters, self._bank, self._config = model, adapters, bank, config
-        self._weight = weight
+        self._model, self._bank, self._config, self._weight = model, bank, config, weight
         self._sampler = DriftSampler(
             model, adapters, bank, config.bank_uniform, generator(seed, round_, "bank.probe")
         )
 
-    def term(self, step: int, gen: torch.Generator) -> _Term:
-        """Bank contexts on their own pictures, with the teacher's answers."""
+    def plan(self, step: int, gen: torch.Generator) -> _Plan:
+        """Bank contexts on their own pictures."""
         if step % self._config.bank_refresh == 0:
             self._sampler.refresh()
         which = self._sampler.draw(min(self._config.bank_batch, len(self._bank)), gen)
@@ -228,9 +270,7 @@ class _BankTerm:
             self._model.schedule.timestep(index, noisy),
             self._bank.contexts[which].to(x.device),
         )
-        with torch.no_grad(), self._adapters.off():
-            answer = self._model.denoise(*query)
-        return _Term([query], [answer], self._weight)
+        return _Plan([query], lambda answers: [_Term([query], answers, self._weight)])
 
 
 def keep_bank(

@@ -30,8 +30,11 @@ class Query(NamedTuple):
     context: Tensor
 
 
-def predict(denoise: Denoiser, queries: Sequence[Query]) -> list[Tensor]:
+def predict(denoise: Denoiser, queries: Sequence[Query], limit: int | None = None) -> list[Tensor]:
     """Answer several queries, those with contexts of equal length in one forward pass.
+
+    Args:
+        limit: samples per forward pass; None sets no limit.
 
     Returns:
         one prediction ``[b, C, h, w]`` per query, in order.
@@ -42,7 +45,9 @@ def predict(denoise: Denoiser, queries: Sequence[Query]) -> list[Tensor]:
     answers: list[Tensor] = [torch.empty(0)] * len(queries)
     for members in groups.values():
         parts = [queries[i] for i in members]
-        joint = denoise(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        passes = zip(*(c.split(limit or len(c)) for c in columns), strict=True)
+        joint = torch.cat([denoise(*part) for part in passes])
         for i, answer in zip(members, joint.split([len(p.x) for p in parts]), strict=True):
             answers[i] = answer
     return answers

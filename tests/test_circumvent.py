@@ -135,3 +135,19 @@ def test_with_probability_one_only_the_newest_round_is_drawn():
 def test_nothing_to_circumvent_is_refused():
     with pytest.raises(DarkMinerError, match="empty"):
         run(embeddings=EmbeddingPool())
+
+
+def test_the_teacher_asked_ahead_answers_the_same_draws():
+    """How many steps one pass answers follows from the model's batch; the draws do not."""
+    banked = replace(QUICK, steps=40, bank_weight=1.0, bank_batch=2, bank_refresh=7, eta=1.0)
+    for config in (banked, replace(QUICK, steps=40)):
+        runs = [
+            run(config, pool_of(1, 2), model=replace(toy.model(), batch=size), bank=bank())
+            for size in (1, 64)
+        ]
+        (_, one, _), (_, many, _) = runs
+        for name in one.names:
+            torch.testing.assert_close(one.state().up[name], many.state().up[name])
+        torch.testing.assert_close(
+            torch.tensor(runs[0][2].losses), torch.tensor(runs[1][2].losses), rtol=1e-4, atol=1e-5
+        )
