@@ -10,6 +10,7 @@ from torch import Tensor
 from .config import MineConfig
 from .image_pool import check_pool
 from .losses import mining_loss
+from .merged import with_merged_adapters
 from .optim import LossTrace, make_optimizer, set_lr
 from .rng import generator
 from .types import (
@@ -31,6 +32,7 @@ class MineResult:
     losses: list[float]
 
 
+@with_merged_adapters
 def mine(
     model: DiffusionModel,
     pool: ImagePool,
@@ -89,6 +91,7 @@ def mine(
     return MineResult(embeddings, trace.values)
 
 
+@with_merged_adapters
 def mine_tokens(
     model: DiffusionModel,
     pool: ImagePool,
