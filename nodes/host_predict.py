@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.model_sampling
 import torch
@@ -64,6 +65,11 @@ def fitted(extra: Mapping[str, Any], length: int) -> dict[str, Any]:
     return extra
 
 
+def fused_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """torch's fused attention in place of the host's choice, which on a CPU is the split one."""
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
 def denoiser(
     base: Any, anchor: Any, device: Any, frames: bool
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -89,7 +95,7 @@ def denoiser(
             x if concat is None else torch.cat([x, concat], dim=1),
             timestep,
             context=context,
-            transformer_options={},
+            transformer_options={"optimized_attention_override": fused_attention},
             **conditions,
         ).float()
         return answer.squeeze(2) if frames else answer
