@@ -56,24 +56,31 @@ def unet_from_ldm(
 
     Args:
         weights: LDM names -> tensors.
-        shape: the LDM configuration (``demo.models.UNET``); every level has attention.
+        shape: the LDM configuration, e.g. ``demo.models.UNET``; each level has attention in all of
+            its blocks or in none.
         names: diffusers name -> LDM name, as the host's ``comfy.utils.unet_to_diffusers`` gives.
 
     Raises:
         RuntimeError: if a weight is missing or left over.
     """
     widths = [shape["model_channels"] * m for m in shape["channel_mult"]]
+    blocks = shape["num_res_blocks"][0]
+    attends = [bool(d) for d in shape["transformer_depth"][::blocks]]
+    if "num_heads" in shape:
+        heads = [shape["num_heads"]] * len(widths)
+    else:
+        heads = [w // shape["num_head_channels"] for w in widths]
     unet = UNet2DConditionModel(
         sample_size=shape["image_size"],
         in_channels=shape["in_channels"],
         out_channels=shape["out_channels"],
-        layers_per_block=shape["num_res_blocks"][0],
+        layers_per_block=blocks,
         block_out_channels=widths,
-        down_block_types=["CrossAttnDownBlock2D"] * len(widths),
-        up_block_types=["CrossAttnUpBlock2D"] * len(widths),
+        down_block_types=["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        up_block_types=["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in attends[::-1]],
         cross_attention_dim=shape["context_dim"],
         # By this name diffusers takes the number of heads.
-        attention_head_dim=[w // shape["num_head_channels"] for w in widths],
+        attention_head_dim=heads,
     )
     unet.load_state_dict({d: weights[n].float() for d, n in names.items() if n in weights})
     left = set(weights) - set(names.values())
@@ -112,14 +119,20 @@ class Reference:
             if "lora_" in name
         }
 
-    def mine(self, start: Tensor, draws: Iterable[MineDraw]) -> tuple[Tensor, list[float]]:
-        """Equation 5 from ``start`` ``[L, D]``, a step per draw: the embedding and its losses."""
+    def mine(
+        self, start: Tensor, draws: Iterable[MineDraw], first: int = 0
+    ) -> tuple[Tensor, list[float]]:
+        """Equation 5 from ``start`` ``[L, D]``, a step per draw: the embedding and its losses.
+
+        Args:
+            first: number of the first draw's step, where a run is taken up again.
+        """
         for p in self.adapters().values():
             p.requires_grad_(False)
         context = start.clone()[None].requires_grad_(True)
         optimizer = torch.optim.SGD([context], lr=RATE)
         losses = []
-        for step, d in enumerate(draws):
+        for step, d in enumerate(draws, first):
             optimizer.param_groups[0]["lr"] = RATE if step < DROP else LATE_RATE
             noisy = self.scheduler.add_noise(d.x, d.noise, d.timestep)  # type: ignore[arg-type]
             predicted = predict(self.erased, noisy, d.timestep, context.expand(len(d.x), -1, -1))
@@ -131,14 +144,20 @@ class Reference:
             losses.append(loss.item())
         return context.detach()[0], losses
 
-    def circumvent(self, anchor: Tensor, draws: Iterable[CircumventDraw]) -> list[float]:
-        """Equations 7 and 8 with c0 = ``anchor`` ``[1, L0, D]``, a step per draw: the losses."""
+    def circumvent(
+        self, anchor: Tensor, draws: Iterable[CircumventDraw], first: int = 0
+    ) -> list[float]:
+        """Equations 7 and 8 with c0 = ``anchor`` ``[1, L0, D]``, a step per draw: the losses.
+
+        Args:
+            first: number of the first draw's step, where a run is taken up again.
+        """
         parameters = list(self.adapters().values())
         for p in parameters:
             p.requires_grad_(True)
         optimizer = torch.optim.SGD(parameters, lr=ADAPTER_RATE)
         losses = []
-        for step, d in enumerate(draws):
+        for step, d in enumerate(draws, first):
             optimizer.param_groups[0]["lr"] = (
                 ADAPTER_RATE if step < ADAPTER_DROP else ADAPTER_LATE_RATE
             )

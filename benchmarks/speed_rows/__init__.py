@@ -1,0 +1,1 @@
+"""The rows of ``benchmarks.speed``: one function each, registered by name."""
