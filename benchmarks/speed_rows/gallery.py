@@ -15,7 +15,8 @@ ANCHOR, NEGATIVE, TEMPLATE, SEED = "a drawing", "", "a * drawing", 0
 
 @dataclass(frozen=True)
 class World:
-    """Session, image encoder, pool of pictures, contexts of anchor and empty prompt."""
+    """Session, image encoder (if pictures can be looked at), pool, contexts of anchor and empty
+    prompt, and the network's shape in the host's terms."""
 
     models: tuple[Any, ...]
     session: Any
@@ -24,6 +25,7 @@ class World:
     anchor: Tensor
     empty: Tensor
     sampling: Any
+    shape: Any
 
 
 def gallery_pool(models: tuple[Any, ...], style: str, size: int, sampling: Any) -> Any:
@@ -43,7 +45,7 @@ def gallery_pool(models: tuple[Any, ...], style: str, size: int, sampling: Any) 
 def gallery_world(style: str, size: int = 24) -> Iterator[World]:
     """A training session as the loop node opens it."""
     from dark_miner.benchmarks.erasure import gallery_sampling
-    from dark_miner.demo.models import load_demo_models
+    from dark_miner.demo.models import UNET, load_demo_models
     from dark_miner.nodes.host import context_of, training_session
     from dark_miner.nodes.host_text import conditioning
     from dark_miner.nodes.host_vision import vision_encoder
@@ -59,19 +61,18 @@ def gallery_world(style: str, size: int = 24) -> Iterator[World]:
         yield World(
             models, session, vision_encoder(vision, "speed"), pool,
             context_of(anchor, "speed", "anchor"), context_of(negative, "speed", "negative"),
-            sampling,
+            sampling, UNET,
         )  # fmt: skip
 
 
-def gallery_reference(world: World) -> Any:
-    """The reference on the gallery's weights."""
+def reference_of(world: World) -> Any:
+    """The reference on the same weights, in float32 on the same device."""
     import comfy.utils
     from dark_miner.benchmarks.reference import Reference, unet_from_ldm
-    from dark_miner.demo.models import UNET
 
-    network = world.models[0].model.diffusion_model
-    weights = {k: v.detach().clone() for k, v in network.state_dict().items()}
-    return Reference(unet_from_ldm(weights, UNET, comfy.utils.unet_to_diffusers(UNET)))
+    weights = {k: v.detach() for k, v in world.models[0].model.diffusion_model.state_dict().items()}
+    unet = unet_from_ldm(weights, world.shape, comfy.utils.unet_to_diffusers(world.shape))
+    return Reference(unet.to(world.session.device))
 
 
 def random_embedding(world: World, round_: int = 1) -> Any:

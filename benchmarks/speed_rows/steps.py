@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from .gallery import SEED, World, gallery_world, random_embedding
 from .rows import Options, Result, interleaved, medians, row
 
