@@ -59,6 +59,8 @@ def training_session(
         patcher = comfy.model_patcher.ModelPatcher(base, model.load_device, model.offload_device)
         patcher.object_patches = dict(model.object_patches)
         patcher.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
+        attention = patcher.model_options.setdefault("transformer_options", {})
+        attention.setdefault("optimized_attention_override", _fused_attention)
         comfy.model_management.load_models_gpu([patcher])
         anchor, negative = _owned(anchor), _owned(negative)
         try:
