@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds of a long run")
     parser.add_argument("--style", default="ink")
     args = parser.parse_args()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # the host's own bars
     load_pack()
     known = rows()
     if args.row is None:

@@ -35,10 +35,10 @@ def merged(network: nn.Module) -> Iterator[int]:
     """Inside, the network runs without adapter layers: what they add is in the weights.
 
     Saves every adapter's passes and its gradients where only something else is trained. Adapters
-    that are switched off, and weights in less than float32 (small changes would be rounded away),
-    are left as they are; no adapter gets a gradient either way. Afterwards weights, adapters and
-    their gradients' flags are what they were, bit for bit, also after an error. Yields the number
-    of layers that were merged.
+    that are switched off or only on some rows, and weights in less than float32 (small changes
+    would be rounded away), are left as they are; no adapter gets a gradient either way. Afterwards
+    weights, adapters and their gradients' flags are what they were, bit for bit, also after an
+    error. Yields the number of layers that were merged.
     """
     parameters = [p for m in network.modules() if isinstance(m, LoraLayer) for p in _trained(m)]
     layers = {n: m for n, m in network.named_modules() if isinstance(m, Linear) and _fits(m)}
@@ -74,6 +74,8 @@ def _fits(layer: Linear) -> bool:
         and type(layer) is Linear
         and isinstance(base, nn.Linear)
         and base.weight.dtype == torch.float32
+        # Fused layers have an up-projection of their own kind, on the value rows alone.
+        and all(isinstance(layer.lora_B[a], nn.Linear) for a in layer.active_adapters)
     )
 
 

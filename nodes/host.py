@@ -23,7 +23,7 @@ from ..darkminer.errors import DarkMinerError
 from ..darkminer.types import DiffusionModel
 from .host_copy import fingerprint, training_copy
 from .host_lora import model_family, names_of
-from .host_predict import denoiser, fitted, has_frames, schedule
+from .host_predict import denoiser, fitted, fused_attention, has_frames, schedule
 from .host_training import training_mode
 
 Conditioning = list[list[Any]]
@@ -60,7 +60,7 @@ def training_session(
         patcher.object_patches = dict(model.object_patches)
         patcher.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
         attention = patcher.model_options.setdefault("transformer_options", {})
-        attention.setdefault("optimized_attention_override", _fused_attention)
+        attention.setdefault("optimized_attention_override", fused_attention)
         comfy.model_management.load_models_gpu([patcher])
         anchor, negative = _owned(anchor), _owned(negative)
         try:

@@ -68,6 +68,17 @@ def test_coarse_weights_are_not_touched():
         assert count == 0 and len(lora_layers(model)) == 2
 
 
+def test_adapters_on_some_rows_are_not_touched():
+    model, adapters = adapted()
+    layer = model.network.get_submodule("attn1.to_v")
+    (name,) = layer.active_adapters
+    layer.lora_B[name] = torch.nn.Sequential(layer.lora_B[name])  # no plain up-projection
+    before = model.denoise(*question())
+    with merged(model.network) as count:
+        assert count == 1
+        torch.testing.assert_close(model.denoise(*question()), before)
+
+
 def test_mining_leaves_no_gradient_on_the_adapters():
     model, adapters = adapted()
     digest = frozen_digest(model.network)
