@@ -301,8 +301,8 @@ _FAST_CIRCUMVENT = CircumventConfig(
     optimizer="adam",
     steps=60,
     batch=8,
-    lr=5e-3,
-    lr_late=1e-3,
+    lr=1e-3,  # a round only mends what the chase has left: more would cost the neighbours
+    lr_late=5e-4,
     lr_drop=40,
     r=0.5,
     alpha_p=0.0,
@@ -328,7 +328,7 @@ FAST = EraseConfig(
     ),
     verify=VerifyConfig(draws=2),
     circumvent=_FAST_CIRCUMVENT,
-    start=replace(_FAST_CIRCUMVENT, steps=100, lr_drop=100),
+    start=replace(_FAST_CIRCUMVENT, steps=100, lr=5e-3, lr_drop=100),
     chase=ChaseConfig(steps=450, lr_drop=315),
     bank=BankConfig(size=160),
 )

@@ -69,6 +69,7 @@ def short(tools):
         verify=replace(config.FAST.verify, threshold=-1.0, draws=1),
         circumvent=replace(config.FAST.circumvent, **few),
         start=replace(config.FAST.start, **few),
+        chase=replace(config.FAST.chase, steps=3, lr_drop=2),
         bank=replace(config.FAST.bank, size=6),
     )
 
