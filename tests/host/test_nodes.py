@@ -1,6 +1,7 @@
 """The nodes on a running server."""
 
 import asyncio
+import importlib
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ OURS = (
     "ImagePoolBuilder", "MineEmbedding", "VerifyDeltaCLIP", "CircumventLoRA", "DarkMinerLoop",
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
     "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
+    "DarkMinerChase",
 )  # fmt: skip
 
 
@@ -42,7 +44,7 @@ def loop(prefix="loras/loop", **changes):
     inputs = {
         "anchor_prompt": "a drawing", "negative_prompt": "", "preset": "fast", "max_rounds": 2,
         "seed": 3, **SAMPLING, "threshold": "-1", "exclude_words": HELD_OUT, "mine_steps": 3,
-        "count": 1, "circumvent_steps": 4, "bank_size": 6, **changes,
+        "count": 1, "circumvent_steps": 4, "chase_steps": 3, "bank_size": 6, **changes,
     }  # fmt: skip
     return {
         **models_and_pool(),
@@ -76,8 +78,13 @@ def graph(prefix="loras/graph"):
             "CircumventLoRA", model=m, pool=["pool", 0], embeddings=["words", 0],
             anchor=["anchor", 0], **train,
         ),
+        "chase": node(
+            "DarkMinerChase", model=m, pool=["pool", 0], embeddings=["start", 2],
+            anchor=["anchor", 0], seed=3, **SAMPLING, steps=3, clip=c, exclude_words=HELD_OUT,
+            lora=["start", 1], bank=["bank", 0], negative=["no", 0],
+        ),
         "open": node(
-            "DarkMinerRoundOpen", max_rounds=2, embeddings=["start", 2], lora=["start", 1]
+            "DarkMinerRoundOpen", max_rounds=2, embeddings=["chase", 2], lora=["chase", 1]
         ),
         "mine": node(
             "MineEmbedding", model=m, pool=["pool", 0], anchor=["anchor", 0], **few,
@@ -138,7 +145,8 @@ def test_the_file_says_what_it_is(by_loop):
         metadata = file.metadata()
     assert metadata["darkminer_concept"] == "ink"
     assert metadata["darkminer_rounds"] == "2"
-    assert metadata["ss_network_dim"] == "8"
+    preset = importlib.import_module("dark_miner.darkminer.config").FAST
+    assert metadata["ss_network_dim"] == str(preset.circumvent.rank)
     assert metadata["darkminer_seed"] == "3"
     assert len(metadata["darkminer_base_fingerprint"]) == 12
 
@@ -243,7 +251,9 @@ def test_the_stop_button_is_obeyed_and_the_server_goes_on(comfy, by_loop):
 
 def test_two_erasures_become_one_file_with_a_picture_and_go_on(comfy):
     """A, then B on the model without A; joined, saved with a picture, and continued."""
-    few = {"mine_steps": 2, "circumvent_steps": 2, "max_rounds": 1, "bank_size": 4}
+    few = {"mine_steps": 2, "circumvent_steps": 2, "chase_steps": 2, "max_rounds": 1}
+    few["bank_size"] = 4
+    rank = importlib.import_module("dark_miner.darkminer.config").FAST.circumvent.rank
     prompt = loop("loras/one", **few)
     second = {**prompt["loop"]["inputs"], "model": ["loop", 0], "seed": 4}
     prompt["again"] = node("DarkMinerLoop", **second)
@@ -259,5 +269,5 @@ def test_two_erasures_become_one_file_with_a_picture_and_go_on(comfy):
         assert path.with_suffix(".png").is_file()
         with safe_open(path, "pt") as file:
             downs = [k for k in file.keys() if k.endswith("lora_down.weight")]  # noqa: SIM118
-            assert {file.get_tensor(k).shape[0] for k in downs} == {16}
+            assert {file.get_tensor(k).shape[0] for k in downs} == {2 * rank}
             assert len(downs) == 22
