@@ -181,7 +181,8 @@ class ChaseConfig:
         bystanders: bank contexts per step that are seen on the concept's own pictures, so that no
             prompt whatever leads further into the concept.
         bystander_eta: how far these are led away from the concept.
-        draws: noisy pictures of the concept that the teacher is asked about, per kind.
+        draws: noisy pictures of the concept that the teacher is asked about, per kind (fewer where
+            the steps could not use as many).
         bank_weight, bank_batch, bank_uniform, bank_refresh: as in :class:`CircumventConfig`.
         bank_draws: noisy pictures per bank entry.
     """
@@ -230,6 +231,12 @@ class ChaseConfig:
         _require(all(n >= 1 for n in self.lengths), self, "lengths", "whole numbers from 1 on")
         _require(0.0 <= self.bank_uniform <= 1.0, self, "bank_uniform", "between 0 and 1")
         _check_optimizer(self)
+
+    @property
+    def asked(self) -> int:
+        """Noisy pictures of each kind to ask the teacher about."""
+        attackers = (self.tokens + len(self.lengths)) * self.images
+        return min(self.draws, self.steps * (attackers + self.past + self.concepts))
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,11 @@ class Ground:
                 model, adapters, pictures, owner, self.anchors, self.concepts, config.eta, gen
             )
 
-        which = torch.randint(len(pool), (config.draws,), generator=gen)
-        self.alone = noised(pool.latents[which], torch.zeros(config.draws, dtype=torch.int64))
+        which = torch.randint(len(pool), (config.asked,), generator=gen)
+        self.alone = noised(pool.latents[which], torch.zeros(config.asked, dtype=torch.int64))
         self.subjects = self.alone
         if subjects:
-            owner = torch.randint(1, len(self._entries), (config.draws,), generator=gen)
+            owner = torch.randint(1, len(self._entries), (config.asked,), generator=gen)
             pictures = [self._picture(int(i), gen) for i in owner]
             self.subjects = noised(torch.stack(pictures), owner)
 
