@@ -42,15 +42,7 @@ class DarkMinerChase(io.ComfyNode):
                     "exclude_words", default="", optional=True,
                     tooltip="Words that no token starts from, separated by commas.",
                 ),
-                sockets.Lora.Input("lora", optional=True, tooltip="The erasure to continue."),
-                sockets.Bank.Input(
-                    "bank", optional=True, tooltip="What else must not change (vocabulary bank)."
-                ),
-                *inputs.keeps(),
-                io.Conditioning.Input(
-                    "negative", optional=True,
-                    tooltip="The empty prompt; without it pictures are made without guidance.",
-                ),
+                *inputs.training(),
                 inputs.number("rank", "Rank of a new LoRA.", 256),
                 inputs.number("steps", "Steps of the chase."),
                 inputs.rate("learning_rate", "Learning rate of the LoRA."),

@@ -36,15 +36,7 @@ class CircumventLoRA(io.ComfyNode):
                 inputs.preset(),
                 inputs.seed(),
                 *inputs.sampling(),
-                sockets.Lora.Input("lora", optional=True, tooltip="The erasure to continue."),
-                sockets.Bank.Input(
-                    "bank", optional=True, tooltip="What else must not change (vocabulary bank)."
-                ),
-                *inputs.keeps(),
-                io.Conditioning.Input(
-                    "negative", optional=True,
-                    tooltip="The empty prompt; without it pictures are made without guidance.",
-                ),
+                *inputs.training(),
                 inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
                 inputs.number("steps", "Optimiser steps (the paper: 1000)."),
                 inputs.rate("learning_rate", "Learning rate (the paper: 0.01, later 0.001)."),

@@ -13,6 +13,7 @@ from ..darkminer.config import (
     SamplingConfig,
     override,
 )
+from . import sockets
 from .host import context_of
 from .host_run import SAMPLERS, SCHEDULERS
 
@@ -95,6 +96,21 @@ def keeps() -> list:
             tooltip="A prompt whose pictures must not change (one more preserving term).",
         )
         for name in KEEPS
+    ]  # fmt: skip
+
+
+def training() -> list:
+    """What every node that trains the LoRA may be given besides: four kinds of input."""
+    return [
+        sockets.Lora.Input("lora", optional=True, tooltip="The erasure to continue."),
+        sockets.Bank.Input(
+            "bank", optional=True, tooltip="What else must not change (vocabulary bank)."
+        ),
+        *keeps(),
+        io.Conditioning.Input(
+            "negative", optional=True,
+            tooltip="The empty prompt; without it pictures are made without guidance.",
+        ),
     ]  # fmt: skip
 
 
