@@ -16,7 +16,7 @@ from .errors import DarkMinerError
 from .losses import Query, circumvent_target, predict, preserved_contexts, squared_error
 from .optim import LossTrace, make_optimizer, set_lr
 from .rng import generator
-from .sampling import sample_each, seeded_noise
+from .sampling import pictures_each
 from .types import (
     DiffusionModel,
     EmbeddingPool,
@@ -129,11 +129,9 @@ def with_pictures(
     if not missing:
         return embeddings
     entries = list(embeddings.entries)
-    n = config.images
-    noise = seeded_noise(model, n * len(missing), generator(seed, embeddings.round, "pictures"))
-    contexts = [entries[i].context for i in missing for _ in range(n)]
+    gen = generator(seed, embeddings.round, "pictures")
     with adapters.off():
-        made = sample_each(model, contexts, noise).view(len(missing), n, *model.latent_shape)
+        made = pictures_each(model, [entries[i].context for i in missing], config.images, gen)
     for i, latents in zip(missing, made, strict=True):
         entries[i] = replace(entries[i], latents=latents.clone())
     report(StepReport("circumvent", embeddings.round, 0, config.steps))
@@ -288,10 +286,6 @@ def keep_bank(
             "the same CLIP, one prompt each, short enough for one chunk."
         )
     contexts = torch.cat([c.detach().float().cpu() for c in keep])
-    n = config.images
-    noise = seeded_noise(model, n * len(contexts), generator(seed, 0, "keep"))
     with adapters.off():
-        made = sample_each(model, [c for c in contexts for _ in range(n)], noise)
-    return KeepBank(
-        contexts, made.view(len(contexts), n, *model.latent_shape), ("keep",) * len(contexts)
-    )
+        made = pictures_each(model, list(contexts), config.images, generator(seed, 0, "keep"))
+    return KeepBank(contexts, made, ("keep",) * len(contexts))

@@ -39,6 +39,15 @@ def sample_each(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor
     return result
 
 
+def pictures_each(
+    model: DiffusionModel, contexts: Sequence[Tensor], count: int, gen: torch.Generator
+) -> Tensor:
+    """``count`` pictures' latents of every context ``[L_i, D]``: ``[n, count, C, h, w]``."""
+    noise = seeded_noise(model, count * len(contexts), gen)
+    made = sample_each(model, [c for c in contexts for _ in range(count)], noise)
+    return made.view(len(contexts), count, *model.latent_shape)
+
+
 @torch.no_grad()
 def decode_all(model: DiffusionModel, latents: Tensor) -> Tensor:
     """Images ``[n, H, W, 3]`` in 0..1, float32 CPU, of model-space latents ``[n, C, h, w]``."""
