@@ -32,7 +32,7 @@ from ..darkminer.types import (
     silent,
 )
 from .host import context_of, training_session
-from .host_text import TextEncoder, conditioning, contexts, vocabulary
+from .host_text import TextEncoder, conditioning, contexts, speaks, vocabulary
 
 
 def split_words(text: str) -> list[str]:
@@ -70,8 +70,13 @@ def bank_config(config: BankConfig, template: str) -> BankConfig:
     return replace(config, templates=("a {w}", with_word, f"{plain} of a {{w}}", noun_of, noun_of))
 
 
-def text_space(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> TextSpace:
-    """Where mining looks for tokens: the CLIP, the pool's template and its vocabulary."""
+def text_space(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> TextSpace | None:
+    """Where mining looks for tokens: the CLIP, the pool's template and its vocabulary.
+
+    None where tokens cannot be mined through the CLIP (:func:`~.host_text.speaks`).
+    """
+    if not speaks(clip):
+        return None
     words = vocabulary(clip, [*exclude, *split_words(pool.concept)])
     return TextSpace(TextEncoder(clip), pool_template(pool), tuple(words))
 

@@ -28,27 +28,45 @@ def contexts(clip: Any, prompts: Sequence[str]) -> list[Tensor]:
 
 
 def vocabulary(clip: Any, exclude: Sequence[str] = ()) -> list[str]:
-    """The tokenizer's whole words: plain letters, at least three, none of ``exclude``; sorted."""
-    tokenizer = _first(clip.tokenizer)
+    """The tokenizer's whole words: plain letters, at least three, none of ``exclude``; sorted.
+
+    Of several tokenizers a CLIP's is taken, whose words are the plainest.
+    """
+    parts = _parts(clip, clip.tokenizer)
+    names = sorted(parts, key=lambda name: not hasattr(clip.tokenizer, f"clip_{name}"))
     left_out = {w.lower() for w in exclude}
-    words = set()
-    for token in tokenizer.inv_vocab.values():
-        word = str(token).removesuffix("</w>")
-        whole = word != token and word.isascii() and word.isalpha() and word.islower()
-        if whole and len(word) >= 3 and word not in left_out:
-            words.add(word)
-    return sorted(words)
+    found = {_whole_word(str(token)) for token in parts[names[0]].inv_vocab.values()}
+    plain = {w for w in found if w.isascii() and w.isalpha() and w.islower() and len(w) >= 3}
+    return sorted(plain - left_out)
 
 
-def _first(owner: Any) -> Any:
-    """The tokenizer or text model inside the host's wrapper (the first of several)."""
-    name = getattr(owner, "clip", None)
-    if isinstance(name, str):
-        return getattr(owner, name)
-    for candidate in ("clip_l", "clip_g"):
-        if hasattr(owner, candidate):
-            return getattr(owner, candidate)
-    raise DarkMinerError("This CLIP has no CLIP text encoder inside: load one that has.")
+def _whole_word(token: str) -> str:
+    """The word that a token stands for, empty if it is a part of one.
+
+    CLIP's tokenizer marks a word's end, those of T5 and of language models the space before it.
+    """
+    if token.endswith("</w>"):
+        return token.removesuffix("</w>")
+    return token[1:] if token.startswith(("\u2581", "\u0120")) else ""
+
+
+def _parts(clip: Any, owner: Any) -> dict[str, Any]:
+    """The tokenizers or text models inside the host's wrapper, by the names of its tokens.
+
+    A model that the files lacked (a Stable Diffusion 3 without its T5) is None.
+    """
+    names = clip.tokenize("")
+    return {n: getattr(owner, f"clip_{n}", getattr(owner, n, None)) for n in names}
+
+
+def speaks(clip: Any) -> bool:
+    """Whether tokens can be mined through it: all its text encoders are there and are CLIPs.
+
+    A T5 or a language model would have to be copied whole, many times as large as a CLIP.
+    """
+    models = _parts(clip, clip.cond_stage_model).values()
+    kinds = [getattr(m, "transformer", None) for m in models]
+    return all(isinstance(k, comfy.clip_model.CLIPTextModel) for k in kinds)
 
 
 def _layer_forward(
@@ -64,42 +82,63 @@ class _TrainableLayer(comfy.clip_model.CLIPLayer):
 
 
 class TextEncoder:
-    """A copy of the text encoder that lets gradients reach one token at its input.
+    """A copy of the text encoders that lets gradients reach one token at their input.
 
-    Make it inside :func:`~.host.training_mode`.
+    Where there are several (SDXL), a token's vector is theirs side by side, in the order of the
+    host's own token names. Make it inside :func:`~.host.training_mode`.
     """
 
     def __init__(self, clip: Any):
         self._clip = clip
-        source = _first(clip.cond_stage_model)
+        source = clip.cond_stage_model
         memo = {id(t): nn.Parameter(t.detach().clone(), False) for t in source.parameters()}
         memo |= {id(t): t.detach().clone() for t in source.buffers()}  # type: ignore[misc]
         self._model = copy.deepcopy(source, memo).requires_grad_(False)
         for module in self._model.modules():
             if type(module) is comfy.clip_model.CLIPLayer:
                 module.__class__ = _TrainableLayer
-        self._name = next(iter(clip.tokenize("")))
-        self._placeholder = self._ids(PLACEHOLDER)[1]
+        self._parts = _parts(clip, self._model)
+        tables = {n: p.transformer.get_input_embeddings().weight for n, p in self._parts.items()}
+        self._tables: dict[str, Tensor] = tables
+        self._placeholder = {n: ids[1] for n, ids in self._ids(PLACEHOLDER).items()}
 
-    def _ids(self, prompt: str) -> list[Any]:
-        return [token for token, *_ in self._clip.tokenize(prompt)[self._name][0]]
+    def _ids(self, prompt: str) -> dict[str, list[Any]]:
+        tokens = self._clip.tokenize(prompt)
+        return {name: [token for token, *_ in tokens[name][0]] for name in tokens}
 
     def word(self, word: str) -> Tensor:
         """The input vector ``[Din]`` of a one-token word.
 
         Raises:
-            DarkMinerError: if the tokenizer splits the word.
+            DarkMinerError: if a tokenizer splits the word.
         """
-        ids = self._ids(word)
-        if ids[2] != self._ids("")[1]:
+        ids, empty = self._ids(word), self._ids("")
+        if any(ids[name][2] != empty[name][1] for name in ids):
             raise DarkMinerError(f"{word!r} is more than one token: choose a simpler word.")
-        table = self._model.transformer.get_input_embeddings().weight
-        return table[ids[1]].detach().float().clone()
+        found = [self._tables[name][ids[name][1]] for name in ids]
+        return torch.cat(found).detach().float().clone()
 
     def __call__(self, prompts: Sequence[str], vectors: Tensor) -> Tensor:
         """Contexts ``[B, L, D]`` of B prompts whose ``*`` is ``vectors`` ``[1 or B, Din]``."""
         rows = [
-            [vector if token == self._placeholder else token for token in self._ids(prompt)]
+            self._row(prompt, vector)
             for prompt, vector in zip(prompts, vectors.expand(len(prompts), -1), strict=True)
         ]
-        return self._model(rows)[0].float()
+        if len(self._parts) == 1:
+            ((name, part),) = self._parts.items()
+            return part([row[name] for row in rows])[0].float()
+        # How several contexts become one is the family's own affair, and made for one prompt.
+        joined = [
+            self._model.encode_token_weights({n: [[(t, 1.0) for t in row[n]]] for n in row})[0]
+            for row in rows
+        ]
+        return torch.cat(joined).float()
+
+    def _row(self, prompt: str, vector: Tensor) -> dict[str, list[Any]]:
+        """A prompt's tokens by name, with each encoder's share of the vector for the ``*``."""
+        ids = self._ids(prompt)
+        shares = vector.split([self._tables[name].shape[1] for name in ids])
+        return {
+            name: [share if token == self._placeholder[name] else token for token in ids[name]]
+            for name, share in zip(ids, shares, strict=True)
+        }

@@ -251,3 +251,28 @@ def prompt(family: Family, seed: int, length: int = 5) -> list:
     if family.pooled:
         extra["pooled_output"] = torch.randn(1, family.pooled, generator=gen)
     return [[context, extra]]
+
+
+_SMALL = {"num_hidden_layers": 3, "intermediate_size": 64}
+TEXT_ENCODERS = {
+    "sdxl": {"clip_l_model_config": _SMALL, "clip_g_model_config": _SMALL},
+    "flux": {"clip_l_model_config": _SMALL,
+             "t5xxl_model_config": {"num_layers": 1, "d_ff": 64, "num_heads": 2}},
+}  # fmt: skip
+
+
+def text_encoder(kind: str, seed: int = 0):
+    """The host's own text encoders of a kind, of their real widths, with few layers.
+
+    Its loader fixes the number of layers (a whole CLIP-G, a T5 of 4.7 billion parameters), so they
+    are made beside it, with the host's setting for other sizes.
+    """
+    import comfy.sd
+
+    types = comfy.sd.CLIPType  # as the host's DualCLIPLoader reads its setting
+    clip = comfy.sd.load_text_encoder_state_dicts(
+        [{}, {}], clip_type=getattr(types, kind.upper(), types.STABLE_DIFFUSION),
+        model_options=TEXT_ENCODERS[kind],
+    )  # fmt: skip
+    fill(clip.cond_stage_model, seed)
+    return clip
