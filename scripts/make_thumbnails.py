@@ -16,6 +16,8 @@ TITLES = {
     "erase_demo": ("Erase a style", "#3f789e"),
     "erase_demo_as_graph": ("Erase a style, step by step", "#2e6b4f"),
     "erase_style": ("Erase from your checkpoint", "#8f3b3b"),
+    "erase_style_sdxl": ("Erase from SDXL", "#8f6b3b"),
+    "erase_style_flux": ("Erase from Flux", "#3b6b8f"),
     "erase_style_as_graph": ("Your checkpoint, step by step", "#6b4f8f"),
     "use_erasure": ("Use an erasure", "#5a5a5a"),
 }

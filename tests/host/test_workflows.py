@@ -14,7 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "workflows" / "api"
 NAMES = sorted(path.stem for path in API.glob("*.json"))
 DEMO = [name for name in NAMES if name.startswith("erase_demo")]
-FILES = {"ckpt_name": "checkpoints", "lora_name": "loras", "clip_name": "clip_vision"}
+FILES = {
+    "ckpt_name": "checkpoints", "unet_name": "diffusion_models", "vae_name": "vae",
+    "clip_name1": "text_encoders", "clip_name2": "text_encoders", "lora_name": "loras",
+    "clip_name": "clip_vision",
+}  # fmt: skip
 
 pytestmark = [
     pytest.mark.host,
