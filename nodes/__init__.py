@@ -8,6 +8,7 @@ from .bank import DarkMinerVocabularyBank
 from .chase import DarkMinerChase
 from .circumvent import CircumventLoRA
 from .combine import CombineErasures
+from .concepts import EraseConcepts
 from .contexts import DarkMinerConceptContexts
 from .demo_models import DarkMinerDemoModels
 from .image_pool import ImagePoolBuilder
@@ -28,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     DarkMinerRoundOpen,
     DarkMinerRoundClose,
     DarkMinerLoop,
+    EraseConcepts,
     CombineErasures,
     SaveErasureLoRA,
     DarkMinerDemoModels,

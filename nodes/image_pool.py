@@ -40,16 +40,7 @@ class ImagePoolBuilder(io.ComfyNode):
                     "concept", default="van gogh",
                     tooltip="What is to be erased, in the words a prompt would use.",
                 ),
-                io.String.Input(
-                    "template", default="a * photo",
-                    tooltip="The prompt of the pictures; * stands for the concept.",
-                ),
-                io.Int.Input(
-                    "size", default=200, min=1, max=10_000,
-                    tooltip="How many pictures to make (the paper: 200).",
-                ),
-                io.Int.Input("width", default=512, min=8, max=4096, tooltip="In pixels."),
-                io.Int.Input("height", default=512, min=8, max=4096, tooltip="In pixels."),
+                *picture_inputs(),
                 inputs.seed(),
                 *inputs.sampling(),
                 io.String.Input(
@@ -97,6 +88,22 @@ class ImagePoolBuilder(io.ComfyNode):
                     sampling, Progress(),
                 )  # fmt: skip
         return io.NodeOutput(pool, pool.floats(range(min(16, len(pool)))))
+
+
+def picture_inputs() -> list:
+    """Prompt, number and size of a pool's pictures."""
+    return [
+        io.String.Input(
+            "template", default="a * photo",
+            tooltip="The prompt of the pictures; * stands for the concept.",
+        ),
+        io.Int.Input(
+            "size", default=200, min=1, max=10_000,
+            tooltip="How many pictures to make (the paper: 200).",
+        ),
+        io.Int.Input("width", default=512, min=8, max=4096, tooltip="In pixels."),
+        io.Int.Input("height", default=512, min=8, max=4096, tooltip="In pixels."),
+    ]  # fmt: skip
 
 
 def made(

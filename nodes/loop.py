@@ -33,44 +33,9 @@ class DarkMinerLoop(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Its text encoder."),
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 sockets.Pool.Input("pool", tooltip="Pictures of the concept."),
-                io.String.Input(
-                    "anchor_prompt", default="a photo",
-                    tooltip="What the model shows instead of the concept (c0).",
-                ),
-                io.String.Input(
-                    "negative_prompt", default="",
-                    tooltip="The other side of classifier-free guidance; always kept.",
-                ),
-                inputs.preset(),
-                io.Int.Input(
-                    "max_rounds", default=0, min=0, max=1000,
-                    tooltip="Rounds at the most. 0: as the preset says.",
-                ),
-                inputs.seed(),
-                *inputs.sampling(),
-                *encoder_inputs(),
-                io.String.Input(
-                    "threshold", default="", optional=True,
-                    tooltip="Go on while a score is above it; auto calibrates it. Empty: preset.",
-                ),
-                io.String.Input(
-                    "exclude_words", default="", optional=True,
-                    tooltip="Words the vocabulary bank must not use, separated by commas.",
-                ),
-                *inputs.keeps(),
+                *recipe_inputs(),
                 sockets.Lora.Input("lora", optional=True, tooltip="An erasure to continue."),
-                inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
-                inputs.number("length", "Tokens of a mined embedding (the paper: 32).", 1024),
-                inputs.number("mine_steps", "Optimiser steps of mining (the paper: 1000)."),
-                inputs.rate("mine_learning_rate", "Learning rate of mining."),
-                inputs.number("count", "Embeddings mined at once.", 256),
-                inputs.number("circumvent_steps", "Optimiser steps of circumventing."),
-                inputs.rate("circumvent_learning_rate", "Learning rate of circumventing."),
-                inputs.number("chase_steps", "Steps of mining while circumventing."),
-                inputs.rate("r", "Probability of an embedding of the newest round."),
-                inputs.rate("alpha_c", "Weight of the circumventing loss."),
-                inputs.rate("alpha_p", "Weight of the preserving loss."),
-                inputs.number("bank_size", "Prompts of the vocabulary bank.", 10_000),
+                *change_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
@@ -109,10 +74,60 @@ class DarkMinerLoop(io.ComfyNode):
         )  # fmt: skip
 
 
+def recipe_inputs() -> list:
+    """Prompts, preset, seed, sampling and image encoder of a whole erasure."""
+    return [
+        io.String.Input(
+            "anchor_prompt", default="a photo",
+            tooltip="What the model shows instead of the concept (c0).",
+        ),
+        io.String.Input(
+            "negative_prompt", default="",
+            tooltip="The other side of classifier-free guidance; always kept.",
+        ),
+        inputs.preset(),
+        io.Int.Input(
+            "max_rounds", default=0, min=0, max=1000,
+            tooltip="Rounds at the most. 0: as the preset says.",
+        ),
+        inputs.seed(),
+        *inputs.sampling(),
+        *encoder_inputs(),
+        io.String.Input(
+            "threshold", default="", optional=True,
+            tooltip="Go on while a score is above it; auto calibrates it. Empty: preset.",
+        ),
+        io.String.Input(
+            "exclude_words", default="", optional=True,
+            tooltip="Words the vocabulary bank must not use, separated by commas.",
+        ),
+        *inputs.keeps(),
+    ]  # fmt: skip
+
+
+def change_inputs() -> list:
+    """What may differ from the preset, see :func:`changed_config`."""
+    return [
+        inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
+        inputs.number("length", "Tokens of a mined embedding (the paper: 32).", 1024),
+        inputs.number("mine_steps", "Optimiser steps of mining (the paper: 1000)."),
+        inputs.rate("mine_learning_rate", "Learning rate of mining."),
+        inputs.number("count", "Embeddings mined at once.", 256),
+        inputs.number("circumvent_steps", "Optimiser steps of circumventing."),
+        inputs.rate("circumvent_learning_rate", "Learning rate of circumventing."),
+        inputs.number("chase_steps", "Steps of mining while circumventing."),
+        inputs.rate("r", "Probability of an embedding of the newest round."),
+        inputs.rate("alpha_c", "Weight of the circumventing loss."),
+        inputs.rate("alpha_p", "Weight of the preserving loss."),
+        inputs.number("bank_size", "Prompts of the vocabulary bank.", 10_000),
+    ]  # fmt: skip
+
+
 def changed_config(
     base: EraseConfig,
     max_rounds: int,
     *,
+    node: str = NODE,
     rank: int = 0,
     threshold: str = "",
     length: int = 0,
@@ -134,7 +149,7 @@ def changed_config(
         base,
         max_rounds=max_rounds or base.max_rounds,
         mine=inputs.mine_config(base.mine, length, mine_steps, mine_learning_rate, count),
-        verify=verify_config(base.verify, threshold, 0, NODE),
+        verify=verify_config(base.verify, threshold, 0, node),
         circumvent=inputs.circumvent_config(base.circumvent, *more),
         start=inputs.circumvent_config(base.start, *more),
         chase=inputs.chase_config(base.chase, chase_steps),

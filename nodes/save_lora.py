@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..darkminer.errors import DarkMinerError
-from ..darkminer.lora_file import LoraDict, for_diffusers, save_lora
+from ..darkminer.lora_file import LoraDict, file_stem, for_diffusers, save_lora
 from . import sockets
 from .host_run import named, output_file, save_picture
 
@@ -25,7 +25,8 @@ class SaveErasureLoRA(io.ComfyNode):
                 sockets.Lora.Input("lora", tooltip="The erasure."),
                 io.String.Input(
                     "filename_prefix", default="loras/erase",
-                    tooltip="Below the output folder; the host lists output/loras among its LoRAs.",
+                    tooltip="Below the output folder; the host lists output/loras among its LoRAs. "
+                    "%concept% stands for the erased concept.",
                 ),
                 io.Combo.Input(
                     "format", options=["kohya", "diffusers"], default="kohya", optional=True,
@@ -45,8 +46,9 @@ class SaveErasureLoRA(io.ComfyNode):
         with named(NODE):
             if not lora:
                 raise DarkMinerError("lora is empty: connect the LoRA of an erasure.")
-            path = output_file(filename_prefix)
             lora = LoraDict(lora, getattr(lora, "metadata", {}))
+            concept = file_stem(lora.metadata.get("darkminer_concept", ""))
+            path = output_file(filename_prefix.replace("%concept%", concept))
             lora = for_diffusers(lora) if format == "diffusers" else lora
             save_lora(path, lora, lora.metadata)
             if image is not None:

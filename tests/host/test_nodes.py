@@ -21,7 +21,7 @@ OURS = (
     "ImagePoolBuilder", "MineEmbedding", "VerifyDeltaCLIP", "CircumventLoRA", "DarkMinerLoop",
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
     "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
-    "DarkMinerChase",
+    "DarkMinerChase", "EraseConcepts",
 )  # fmt: skip
 
 

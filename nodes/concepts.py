@@ -1,0 +1,119 @@
+"""EraseConcepts: a list of concepts in one run, each from the model without those before it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..darkminer.errors import DarkMinerError
+from ..darkminer.image_pool import concept_prompt
+from ..darkminer.lora_file import combine
+from . import inputs, sockets
+from .erasing import run_erasure, split_words
+from .host_lora import apply_lora
+from .host_run import Progress, named
+from .image_pool import made, picture_inputs
+from .loop import change_inputs, changed_config, recipe_inputs
+from .report import report_picture
+from .verify import encoder
+
+NODE = "EraseConcepts"
+
+
+class EraseConcepts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Erase Concepts",
+            category="DarkMiner",
+            description="Erases several concepts in one run: one LoRA for each, and one for all.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to erase from; it stays as it is."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Vae.Input("vae", tooltip="Its VAE."),
+                io.String.Input(
+                    "concepts", default="van gogh\nmonet", multiline=True,
+                    tooltip="What is to be erased, one a line, in the words a prompt would use.",
+                ),
+                *picture_inputs(),
+                *recipe_inputs(),
+                *change_inputs(),
+            ],
+            outputs=[
+                io.Model.Output(display_name="erased", tooltip="The model with all LoRAs on it."),
+                sockets.Lora.Output(
+                    display_name="combined",
+                    tooltip="All erasures in one LoRA; its rank is the sum of their ranks.",
+                ),
+                sockets.Lora.Output(
+                    display_name="loras", is_output_list=True,
+                    tooltip="One erasure per concept; a node behind it runs for each.",
+                ),
+                io.Image.Output(
+                    display_name="reports", is_output_list=True,
+                    tooltip="Pictures and scores per round, one report per concept.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, concepts=None, template=None):
+        try:
+            names = concept_lines(concepts) if concepts is not None else ["concept"]
+            if template is not None:
+                concept_prompt(names[0], template)
+        except DarkMinerError as error:
+            return f"{NODE}: {error}"
+        return True
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, concepts, template, size, width, height, anchor_prompt,
+        negative_prompt, preset, max_rounds, seed, sampling_steps, cfg, sampler_name, scheduler,
+        batch_size, clip_vision=None, open_clip_model="ViT-L-14", open_clip_weights="openai",
+        exclude_words="", **changes,
+    ):  # fmt: skip
+        sampling = inputs.sampling_config(sampling_steps, cfg, sampler_name, scheduler, batch_size)
+        report = Progress()
+        with named(NODE):
+            names = concept_lines(concepts)
+            config = changed_config(
+                inputs.preset_config(preset), max_rounds, node=NODE, **changes
+            )  # fmt: skip
+            encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
+            keep = inputs.keep_contexts(changes, NODE)
+            # No erasure may keep what another one takes away.
+            exclude = [*split_words(exclude_words), *split_words(" ".join(names))]
+            erased, loras, reports = model, [], []
+            for concept in names:
+                pool = made(
+                    erased, clip, vae, concept, concept_prompt(concept, template), negative_prompt,
+                    size, width, height, seed, sampling, report,
+                )  # fmt: skip
+                done, lora = run_erasure(
+                    erased, clip, vae, encode, pool, config, anchor=anchor_prompt,
+                    negative=negative_prompt, seed=seed, exclude=exclude, sampling=sampling,
+                    keep=keep, report=report,
+                )  # fmt: skip
+                erased = apply_lora(erased, lora)
+                loras.append(lora)
+                reports.append(report_picture(done))
+            combined = combine(loras) if len(loras) > 1 else loras[0]
+        return io.NodeOutput(erased, combined, loras, reports)
+
+
+def concept_lines(text: str) -> list[str]:
+    """The concepts of a list with one a line.
+
+    Raises:
+        DarkMinerError: if there is none, or one stands there twice.
+    """
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise DarkMinerError("concepts is empty: write what is to be erased, one concept a line.")
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise DarkMinerError(f"concepts names {name!r} twice: write each concept once.")
+        seen.add(name.lower())
+    return names
