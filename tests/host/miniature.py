@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 
@@ -276,3 +276,38 @@ def text_encoder(kind: str, seed: int = 0):
     )  # fmt: skip
     fill(clip.cond_stage_model, seed)
     return clip
+
+
+def clip_file(kind: str, path: Path, seed: int = 0) -> Path:
+    """Write CLIP-L or CLIP-G ("l", "g") as such files are, whole: the loader fixes its size."""
+    import comfy.sd1_clip
+    import comfy.sdxl_clip
+
+    make = {"l": comfy.sd1_clip.SDClipModel, "g": comfy.sdxl_clip.SDXLClipG}[kind]
+    tensors = fill(make(dtype=torch.float16).transformer, seed).state_dict()
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    return path
+
+
+def vae_file(channels: int, path: Path) -> Path:
+    """Write a small autoencoder of the host's for latents of so many channels."""
+    save_file(_small_autoencoder(channels), path)
+    return path
+
+
+def _small_autoencoder(channels: int) -> dict[str, Tensor]:
+    from comfy.taesd.taesd import TAESD
+
+    return {k: v.clone() for k, v in fill(TAESD(latent_channels=channels)).state_dict().items()}
+
+
+def whole_checkpoint(family: Family, clip: Path, path: Path) -> Path:
+    """Write network, CLIP and autoencoder in one file, as Stable Diffusion 1.x has them."""
+    parts = {
+        "model.diffusion_model.": fill(family.network()).state_dict(),
+        "cond_stage_model.transformer.": load_file(clip),
+        "first_stage_model.": _small_autoencoder(family.channels),
+    }
+    tensors = {f"{prefix}{k}": v for prefix, part in parts.items() for k, v in part.items()}
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, path)
+    return path
