@@ -1,4 +1,4 @@
-"""The saved file in the real diffusers: the same weights, the same LoRA, the same output.
+"""The saved file in the real diffusers and PEFT: the same weights, the same LoRA, the same output.
 
 The host's network and diffusers' get the same random weights by the tables of the one or the other,
 so that equal outputs prove that every key meant the layer it was trained on.
@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
 
 from . import miniature
 from .miniature import FAMILIES
@@ -95,26 +97,74 @@ def into_unet(weights, config, unet):
     return unet.eval()
 
 
-def test_sd15_equals_in_diffusers(tools, tmp_path):
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+def sd15(tools, folder):
+    """A Stable Diffusion 1.x network in both libraries, with adapters in the host's."""
+    from diffusers import UNet2DConditionModel
 
-    network, weights, names, config = network_and_names(tools, "sd15", tmp_path)
+    network, weights, names, config = network_and_names(tools, "sd15", folder)
     unet = UNet2DConditionModel(
         sample_size=8, block_out_channels=(320,), layers_per_block=1, cross_attention_dim=768,
         down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
         mid_block_type="UNetMidBlock2D", attention_head_dim=8,
     )  # fmt: skip
     into_unet(weights, config, unet)
-    adapters = adapted(tools, network, names, tmp_path / "lora.safetensors")
+    adapters = adapted(tools, network, names, folder / "lora.safetensors")
+    x, t, c = torch.randn(2, 4, 8, 8), torch.tensor([10.0, 700.0]), torch.randn(2, 7, 768)
+    return unet, adapters, names, lambda: unet(x, t, c).sample, lambda: network(x, t, context=c)
+
+
+def test_sd15_equals_in_diffusers(tools, tmp_path):
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    unet, adapters, names, theirs, ours = sd15(tools, tmp_path)
     pipe = StableDiffusionPipeline(
         vae=None, text_encoder=None, tokenizer=None, unet=unet, scheduler=DDIMScheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
-    x, t, c = torch.randn(2, 4, 8, 8), torch.tensor([10.0, 700.0]), torch.randn(2, 7, 768)
-    compare(
-        pipe, unet, tmp_path / "lora.safetensors",
-        lambda: unet(x, t, c).sample, lambda: network(x, t, context=c), adapters, len(names),
-    )  # fmt: skip
+    compare(pipe, unet, tmp_path / "lora.safetensors", theirs, ours, adapters, len(names))
+
+
+def peft_weights(file, network):
+    """A kohya file's halves in PEFT's names, and its alpha.
+
+    By kohya's rule a key begins with the layer's path with underscores.
+    """
+    paths = {f"lora_unet_{path.replace('.', '_')}": path for path, _ in network.named_modules()}
+    halves = {"lora_down.weight": "lora_A.weight", "lora_up.weight": "lora_B.weight"}
+    weights, alphas = {}, set()
+    for key, weight in load_file(file).items():
+        stem, _, half = key.partition(".")
+        if half == "alpha":
+            alphas.add(float(weight))
+        else:
+            weights[f"{paths[stem]}.{halves[half]}"] = weight
+    (alpha,) = alphas
+    return weights, alpha
+
+
+def test_sd15_equals_in_peft(tools, tmp_path):
+    """PEFT alone puts the file's layers into diffusers' network, with the file's rank and alpha."""
+    unet, adapters, names, theirs, ours = sd15(tools, tmp_path)
+    weights, alpha = peft_weights(tmp_path / "lora.safetensors", unet)
+    layers = {key.rpartition(".lora_")[0] for key in weights}
+    (rank,) = {len(weight) for key, weight in weights.items() if "lora_A" in key}
+    plain = theirs().detach()
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=sorted(layers))
+    inject_adapter_in_model(config, unet)
+    result = set_peft_model_state_dict(unet, weights)
+    assert not result.unexpected_keys
+    assert not [key for key in result.missing_keys if "lora" in key]
+    loaded = [m for m in unet.modules() if isinstance(m, LoraLayer)]
+    assert len(loaded) == len(names) == len(layers)
+    assert all(m.lora_B["default"].weight.any() for m in loaded)
+    with torch.no_grad():
+        assert torch.allclose(theirs(), ours(), **CLOSE)
+        assert not torch.allclose(theirs(), plain, atol=1e-2)
+        for layer in loaded:
+            layer.set_scale("default", 0.0)
+        assert torch.allclose(theirs(), plain, atol=1e-6)
+        with adapters.off():
+            assert torch.allclose(theirs(), ours(), **CLOSE)
 
 
 def test_sdxl_equals_in_diffusers(tools, tmp_path):
