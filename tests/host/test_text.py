@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from . import miniature
+from .erased import encode, settings
 from .miniature import FAMILIES
-from .test_families import encode, settings
 
 pytestmark = pytest.mark.host
 
