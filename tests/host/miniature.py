@@ -253,12 +253,12 @@ def prompt(family: Family, seed: int, length: int = 5) -> list:
     return [[context, extra]]
 
 
-_SMALL = {"num_hidden_layers": 3, "intermediate_size": 64}
-TEXT_ENCODERS = {
-    "sdxl": {"clip_l_model_config": _SMALL, "clip_g_model_config": _SMALL},
-    "flux": {"clip_l_model_config": _SMALL,
-             "t5xxl_model_config": {"num_layers": 1, "d_ff": 64, "num_heads": 2}},
-}  # fmt: skip
+_CLIP = {"num_hidden_layers": 3, "intermediate_size": 64}
+_T5 = {"num_layers": 1, "d_ff": 64, "num_heads": 2}
+_SIZES = {"clip_l_model_config": _CLIP, "clip_g_model_config": _CLIP, "t5xxl_model_config": _T5}
+_A_T5 = "encoder.block.23.layer.1.DenseReluDense.wi_1.weight"  # by which the host knows the XXL
+TEXT_ENCODERS: dict[str, int] = {"sdxl": 2, "flux": 2, "sd3": 3, "pixart": 1}
+"""Kind -> number of files it is loaded from."""
 
 
 def text_encoder(kind: str, seed: int = 0):
@@ -269,10 +269,13 @@ def text_encoder(kind: str, seed: int = 0):
     """
     import comfy.sd
 
-    types = comfy.sd.CLIPType  # as the host's DualCLIPLoader reads its setting
+    types = comfy.sd.CLIPType  # as the host's loader nodes read their setting
+    files: list[dict] = [{} for _ in range(TEXT_ENCODERS[kind])]
+    if kind == "pixart":
+        files[0][_A_T5] = torch.empty(10240, 1)
     clip = comfy.sd.load_text_encoder_state_dicts(
-        [{}, {}], clip_type=getattr(types, kind.upper(), types.STABLE_DIFFUSION),
-        model_options=TEXT_ENCODERS[kind],
+        files, clip_type=getattr(types, kind.upper(), types.STABLE_DIFFUSION),
+        model_options=_SIZES,
     )  # fmt: skip
     fill(clip.cond_stage_model, seed)
     return clip
