@@ -175,3 +175,16 @@ def test_the_text_encoder_copy_is_the_hosts_and_gradients_reach_the_token(tools,
         assert torch.allclose(ours[0], theirs, atol=1e-5)
         ours.square().sum().backward()
         assert float(word.grad.abs().max()) > 0
+
+
+def test_a_mask_of_the_anchors_length_does_not_hide_tokens_of_another(hosted):
+    """An embedding may be longer or shorter than the prompt whose mask came with the anchor."""
+    from dark_miner.nodes.host_predict import fitted
+
+    extra = {"attention_mask": torch.tensor([[1, 1, 0]]), "guidance": 3.5}
+    assert fitted(extra, 3)["attention_mask"] is extra["attention_mask"]
+    for length in (1, 5):
+        mask = fitted(extra, length)["attention_mask"]
+        assert mask.shape == (1, length) and mask.all() and mask.dtype == torch.int64
+    assert extra["attention_mask"].tolist() == [[1, 1, 0]] and fitted(extra, 5)["guidance"] == 3.5
+    assert "attention_mask" not in fitted({}, 4)
