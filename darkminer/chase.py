@@ -4,8 +4,7 @@ A round of its own for every few embeddings is dear. Here attackers keep descend
 (equation 5) while the adapters circumvent them where they stand (equation 7), so that every step
 meets embeddings which have just adapted to the last one: free adversarial training (Shafahi et al.,
 2019). Attackers are free contexts and, through the text encoder, tokens under prompts with other
-words. Pictures are the pool's and those of the concept's own contexts, so nothing is sampled, and
-the frozen teacher is asked ahead of all steps.
+words. Pictures are made before the first step, and the frozen teacher is asked ahead of all steps.
 """
 
 from __future__ import annotations
@@ -128,6 +127,11 @@ def _rows(
         rows += ground.rows(past[int(torch.randint(len(past), (), generator=gen))], 1, gen)
     for _ in range(config.concepts):
         rows += ground.rows(None, 1, gen)
+    grown = [a.place for a in attackers if a.grown]
+    for _ in range(config.asides if grown or past else 0):
+        earlier = bool(torch.rand((), generator=gen) < 0.5)
+        places = (past or grown) if earlier else (grown or past)
+        rows.append(ground.aside(places[int(torch.randint(len(places), (), generator=gen))], gen))
     return rows
 
 

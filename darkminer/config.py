@@ -181,8 +181,12 @@ class ChaseConfig:
         bystanders: bank contexts per step that are seen on the concept's own pictures, so that no
             prompt whatever leads further into the concept.
         bystander_eta: how far these are led away from the concept.
-        draws: noisy pictures of the concept that the teacher is asked about, per kind (fewer where
-            the steps could not use as many).
+        asides: pictures of the anchors per step, seen under attackers: a model that is being
+            erased draws no concept, and there, too, no attacker may lead it anywhere.
+        aside_images: pictures that the original model makes of each anchor.
+        aside_eta: how far past the anchor these are led.
+        draws: noisy pictures that the teacher is asked about, per kind (fewer where the steps
+            could not use as many).
         bank_weight, bank_batch, bank_uniform, bank_refresh: as in :class:`CircumventConfig`.
         bank_draws: noisy pictures per bank entry.
     """
@@ -201,9 +205,12 @@ class ChaseConfig:
     life: int = 150
     past: int = 6
     concepts: int = 4
-    eta: float = 4.0
+    eta: float = 3.0
     bystanders: int = 6
-    bystander_eta: float = 3.0
+    bystander_eta: float = 2.5
+    asides: int = 12
+    aside_images: int = 4
+    aside_eta: float = 0.0
     draws: int = 768
     bank_weight: float = 1.0
     bank_batch: int = 8
@@ -220,10 +227,13 @@ class ChaseConfig:
             "bank_weight",
             "bystanders",
             "bystander_eta",
+            "asides",
+            "aside_eta",
         ):
             _require(getattr(self, name) >= 0, self, name, "at least 0")
         for name in (
-            "images", "life", "concepts", "draws", "bank_batch", "bank_refresh", "bank_draws",
+            "images", "life", "concepts", "aside_images", "draws", "bank_batch", "bank_refresh",
+            "bank_draws",
         ):  # fmt: skip
             _require(getattr(self, name) >= 1, self, name, "at least 1")
         for name in ("token_lr", "context_lr"):
@@ -308,13 +318,13 @@ _FAST_CIRCUMVENT = CircumventConfig(
     optimizer="adam",
     steps=60,
     batch=8,
-    lr=1e-3,  # a round only mends what the chase has left: more would cost the neighbours
-    lr_late=5e-4,
+    lr=5e-4,  # a round only mends what the chase has left: more would cost the neighbours
+    lr_late=2.5e-4,
     lr_drop=40,
     r=0.5,
     alpha_p=0.0,
     images=3,
-    eta=4.0,
+    eta=3.0,
     bank_weight=1.0,
     bank_batch=8,
 )
@@ -335,7 +345,7 @@ FAST = EraseConfig(
     ),
     verify=VerifyConfig(draws=2),
     circumvent=_FAST_CIRCUMVENT,
-    start=replace(_FAST_CIRCUMVENT, steps=100, lr=5e-3, lr_drop=100),
+    start=replace(_FAST_CIRCUMVENT, steps=100, lr=5e-3, lr_drop=100, eta=4.0),
     chase=ChaseConfig(steps=450, lr_drop=315),
     bank=BankConfig(size=160),
 )

@@ -1,4 +1,4 @@
-"""The concept's pictures that a chase trains on, and under which embedding each is seen."""
+"""The pictures that a chase trains on, and under which embedding each is seen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .adapter import Adapters
 from .attackers import Place
 from .config import ChaseConfig
 from .errors import DarkMinerError
+from .sampling import pictures_each
 from .teacher import Draws, draw
 from .types import DiffusionModel, EmbeddingPool, ImagePool, TextSpace
 
@@ -29,7 +30,9 @@ class Row:
 
 
 class Ground:
-    """The concept's pictures: those with a subject that a prompt names, and the pool's."""
+    """The concept's pictures, those with a subject that a prompt names and the pool's; and beside
+    them (``asides``) pictures of the anchors, made by the original model.
+    """
 
     def __init__(
         self,
@@ -57,18 +60,26 @@ class Ground:
         plain = template if "*" in template else "*"
         self.prompts = [plain, *(e.source.replace(pool.concept, "*") for e in subjects)]
 
-        def noised(pictures: Tensor, owner: Tensor) -> Draws:
-            return draw(
-                model, adapters, pictures, owner, self.anchors, self.concepts, config.eta, gen
-            )
+        def noised(pictures: Tensor, owner: Tensor, eta: float, ask_concept: bool = True) -> Draws:
+            concepts = self.concepts if ask_concept else None
+            return draw(model, adapters, pictures, owner, self.anchors, concepts, eta, gen)
 
         which = torch.randint(len(pool), (config.asked,), generator=gen)
-        self.alone = noised(pool.latents[which], torch.zeros(config.asked, dtype=torch.int64))
+        none = torch.zeros(config.asked, dtype=torch.int64)
+        self.alone = noised(pool.latents[which], none, config.eta)
         self.subjects = self.alone
         if subjects:
             owner = torch.randint(1, len(self._entries), (config.asked,), generator=gen)
             pictures = [self._picture(int(i), gen) for i in owner]
-            self.subjects = noised(torch.stack(pictures), owner)
+            self.subjects = noised(torch.stack(pictures), owner, config.eta)
+        self.asides = self.alone
+        if config.asides:
+            with adapters.off():
+                made = pictures_each(model, self.anchors, config.aside_images, gen)
+            owner = torch.randint(len(made), (config.asked,), generator=gen)
+            which = torch.randint(made.shape[1], (config.asked,), generator=gen)
+            eta = config.aside_eta
+            self.asides = noised(made[owner, which], owner, eta, ask_concept=eta > 0)
 
     def _picture(self, entry: int, gen: torch.Generator) -> Tensor:
         latents = self._entries[entry].latents
@@ -84,6 +95,10 @@ class Ground:
         draws = self.subjects if named else self.alone
         chosen = torch.randint(len(draws), (count,), generator=gen).tolist()
         return [Row(draws, i, place, weight) for i in chosen]
+
+    def aside(self, place: Place, gen: torch.Generator) -> Row:
+        """One picture of an anchor, under an attacker."""
+        return Row(self.asides, int(torch.randint(len(self.asides), (), generator=gen)), place)
 
     def contexts(self, rows: Sequence[Row], text: TextSpace | None) -> list[Tensor]:
         """The context ``[1, L, D]`` of every row; all tokens pass the text encoder together."""

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from dark_miner.darkminer.adapter import frozen_digest
-from dark_miner.darkminer.attackers import line_up
+from dark_miner.darkminer.attackers import Place, line_up
 from dark_miner.darkminer.chase import chase
+from dark_miner.darkminer.circumvent import with_pictures
 from dark_miner.darkminer.config import PAPER, BankConfig, ChaseConfig, CircumventConfig
 from dark_miner.darkminer.contexts import text_pool
 from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.ground import Ground
 from dark_miner.darkminer.loop import new_adapters
 from dark_miner.darkminer.losses import predict, repeated, squared_error
 from dark_miner.darkminer.rng import generator
@@ -180,6 +182,49 @@ def test_bystanders_are_led_away_from_the_concept_on_its_own_pictures():
         said = torch.cat(predict(model.denoise, queries))
     assert torch.allclose(plain.answer, said, atol=1e-6)
     assert torch.allclose(led.answer, said - 2.0 * shown.direction, atol=1e-5)
+
+
+def test_asides_are_the_original_models_pictures_of_the_anchors():
+    model = toy.model()
+    adapters = new_adapters(model, PICTURES, seed=0)
+    config = replace(QUICK, asides=3, aside_eta=2.0, draws=32)
+
+    def ground():
+        gen = generator(0, 0, "g")
+        pictured = with_pictures(model, adapters, start(), PICTURES, seed=0)
+        return Ground(
+            model, adapters, pictured, toy.pool(), toy.context(0), "a * photo", config, gen
+        )
+
+    made = ground()
+    shown = made.asides
+    with adapters.off():
+        at_anchor, at_concept = (
+            torch.cat(
+                predict(
+                    model.denoise,
+                    [
+                        shown.query(i, contexts[int(o)][None], model.device)
+                        for i, o in enumerate(shown.owner)
+                    ],
+                )
+            )
+            for contexts in (made.anchors, made.concepts)
+        )
+    assert set(shown.owner.tolist()) == {0, 1, 2}
+    assert torch.allclose(shown.answer, at_anchor - 2.0 * (at_concept - at_anchor), atol=1e-5)
+    for p in adapters.parameters():  # whatever the adapters say does not count
+        p.data.normal_(generator=torch.Generator().manual_seed(1))
+    assert torch.equal(ground().asides.noisy, shown.noisy)
+    assert not torch.equal(shown.noisy, made.subjects.noisy)
+    place = Place(toy.context(9, length=1), spoken=False)
+    row = made.aside(place, generator(0, 0, "r"))
+    assert row.draws is shown and row.place is place and row.weight == 1.0
+
+
+def test_asides_take_part():
+    one, other = (run(config=replace(QUICK, asides=n))[0].state() for n in (0, 4))
+    assert any(not torch.equal(one.up[n], other.up[n]) for n in one.up)
 
 
 def test_it_is_off_in_the_papers_preset_and_settings_are_checked():
