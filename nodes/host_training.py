@@ -10,8 +10,18 @@ from typing import Any
 import comfy.model_management
 import torch
 
-# Kernels that some families call also while training; they know no gradient.
-_FUSED = ("rms_rope", "rms_rope1", "rms_rope_split_half", "rms_rope_split_half1")
+# Kernels that some families call also while training; they know no gradient. Which ones there are,
+# and who calls which, differs from host to host.
+_FUSED = (
+    "apply_rope",
+    "apply_rope1",
+    "apply_rope_split_half",
+    "apply_rope_split_half1",
+    "rms_rope",
+    "rms_rope1",
+    "rms_rope_split_half",
+    "rms_rope_split_half1",
+)
 
 
 @contextmanager
