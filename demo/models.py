@@ -80,20 +80,8 @@ TEXT = {
     "layer_norm_eps": 1e-5,
     "projection_dim": WIDTH,
 }
-VISION = {
-    "model_type": "clip_vision_model",
-    "hidden_act": "quick_gelu",
-    "hidden_size": WIDTH,
-    "intermediate_size": 4 * WIDTH,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 4,
-    "image_size": 32,
-    "patch_size": 8,
-    "num_channels": 3,
-    "projection_dim": WIDTH,
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-}
+VISION_FILE = Path(__file__).with_name("vision.json")  # a file: older hosts read nothing else
+VISION = json.loads(VISION_FILE.read_text(encoding="utf-8"))
 
 
 class GalleryLatent(comfy.latent_formats.LatentFormat):
@@ -211,7 +199,7 @@ def _load_vae(weights: dict) -> comfy.sd.VAE:
 
 
 def _load_clip_vision(weights: dict) -> comfy.clip_vision.ClipVisionModel:
-    encoder = comfy.clip_vision.ClipVisionModel(dict(VISION))
+    encoder = comfy.clip_vision.ClipVisionModel(str(VISION_FILE))
     encoder.load_sd(weights)
     return encoder
 
