@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 API = ROOT / "workflows" / "api"
 LAYOUTS = ROOT / "scripts" / "workflow_layouts.json"
 PACK_VERSION = "0.1.0"
+HOST_VERSION = "0.30.0"  # the host that the templates are made with
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PICTURE_NODES = ("PreviewImage", "SaveImage")
 WIDTH, GAP, TITLE, ROW, PICTURE, TEXT = 320, 60, 30, 24, 260, 90
@@ -172,7 +173,7 @@ def make_node(node_id: str, node: dict[str, Any], info: Info, links: Links) -> G
         "properties": {
             "Node name for S&R": node["class_type"],
             "cnr_id": "dark-miner" if ours else "comfy-core",
-            "ver": PACK_VERSION if ours else "0.30.0",
+            "ver": PACK_VERSION if ours else HOST_VERSION,
         },
         "widgets_values": widget_values(node, info),
     }

@@ -51,6 +51,44 @@ def test_setup_refuses_a_python_that_cannot_run_the_host(tmp_path):
     assert "PYTHON names no program" in done.stderr
 
 
+def test_setup_refuses_a_host_that_is_not_pinned():
+    done = run_setup(COMFYUI_VERSION="0.1.0")
+    assert done.returncode != 0
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert all(version in done.stderr for version in ("0.1.0", *pinned_hosts()))
+
+
+def test_setup_refuses_two_answers_to_which_host(tmp_path):
+    (tmp_path / "main.py").touch()
+    (tmp_path / "comfyui_version.py").touch()
+    done = run_setup(COMFYUI_PATH=str(tmp_path), COMFYUI_VERSION=pinned_hosts()[0])
+    assert done.returncode != 0
+    assert "both COMFYUI_PATH and COMFYUI_VERSION" in done.stderr
+
+
+def pinned_hosts() -> list[str]:
+    """The hosts that setup.sh knows, in its order; each with an archive of its own."""
+    text = (ROOT / "scripts" / "setup.sh").read_text()
+    pins = re.findall(r'^  "(\d+\.\d+\.\d+) (\d+\.\d+\.\d+) ([0-9a-f]{64})"$', text, re.M)
+    assert pins and all(len(set(column)) == len(pins) for column in zip(*pins, strict=True))
+    return [version for version, *_ in pins]
+
+
+def test_the_project_says_which_hosts_were_tested(script):
+    """The pins, newest first: the first makes the templates, the last is the least."""
+    tomllib = pytest.importorskip("tomllib")
+    text = (ROOT / "pyproject.toml").read_text()
+    hosts = pinned_hosts()
+    assert hosts == sorted(hosts, key=lambda v: [int(n) for n in v.split(".")], reverse=True)
+    assert tomllib.loads(text)["tool"]["comfy"]["requires-comfyui"] == f">={hosts[-1]}"
+    (said,) = re.findall(r"^# Tested on (.+), the hosts", text, re.M)
+    assert re.findall(r"[\d.]+\d", said) == hosts[::-1]
+    assert script("make_workflows").HOST_VERSION == hosts[0]
+    readme = (ROOT / "README.md").read_text()
+    assert f"ComfyUI ({hosts[-1]} or newer)" in readme
+    assert all(version in readme for version in hosts[1:])
+
+
 def test_scripts_are_valid_bash():
     for path in [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]:
         subprocess.run(["bash", "-n", str(path)], check=True)
