@@ -123,12 +123,22 @@ def test_template_and_api_version_are_the_same_workflow(definitions, name):
     assert bare(to_api(graph, definitions)) == bare(read(API / f"{name}.json"))
 
 
+def for_host(text, definitions):
+    """A file as a host writes it whose picture nodes put nothing out (newer ones hand them on)."""
+    graph = json.loads(text)
+    for node in graph.get("nodes", ()):
+        known = definitions.get(node["type"])
+        if known and not known["output"] and not any(row["links"] for row in node["outputs"]):
+            node["outputs"] = []
+    return script("make_workflows").dump(graph)
+
+
 def test_files_are_what_the_generator_writes(definitions):
-    stale = [
-        path.name
-        for path, text in script("make_workflows").build(definitions).items()
-        if path.read_text(encoding="utf-8") != text
-    ]
+    stale = []
+    for path, text in script("make_workflows").build(definitions).items():
+        stored = path.read_text(encoding="utf-8")
+        if text not in (stored, for_host(stored, definitions)):
+            stale.append(path.name)
     assert not stale, f"run scripts/make_workflows.py: {stale}"
 
 
