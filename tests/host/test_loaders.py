@@ -101,6 +101,8 @@ def no_t5(models):
     latent = {"samples": torch.zeros(1, 16, 8, 8)}
     shard = {"latents": [latent], "conditioning": [conditioning]}
     torch.save(shard, folder / "shard_0000.pkl")
+    # Older hosts keep datasets among the output.
+    shutil.copytree(folder, models.parent / "output" / "flux", dirs_exist_ok=True)
     graph = {
         "load": network(models, "flux_dev"), "vae": vae("flux_dev"),
         "anchor": node("LoadTrainingDataset", folder_name="flux"),
