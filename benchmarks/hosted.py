@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "dark_miner"
+
+
+def script(name: str) -> Any:
+    """A module of scripts/, which is no package."""
+    folder = str(ROOT / "scripts")
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(folder)
 
 
 def load_pack(host: str | None = None) -> ModuleType:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import statistics
 import sys
@@ -13,21 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..hosted import ROOT, script
 from .gallery import ANCHOR, NEGATIVE, TEMPLATE, gallery_pool
 from .rows import Options, Result, row
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS, POOL = 60, 24
-
-
-def script(name: str) -> Any:
-    """A module of scripts/, which is no package."""
-    folder = str(ROOT / "scripts")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(folder)
 
 
 def prompt(style: str, seed: int, steps: int, sampling: Any) -> dict[str, Any]:

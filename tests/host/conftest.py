@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def script(name: str):
-    """A module of scripts/, which is no package."""
-    folder = str(ROOT / "scripts")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(folder)
+from dark_miner.benchmarks.hosted import ROOT, load_pack, script
 
 
 class Running:
@@ -58,6 +46,4 @@ def comfy(tmp_path_factory):
 @pytest.fixture(scope="session")
 def hosted():
     """The pack beside the host's own modules, in this process."""
-    from dark_miner.benchmarks.hosted import load_pack
-
     return load_pack()

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import script
+
 ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "workflows" / "api"
 NAMES = sorted(path.stem for path in API.glob("*.json"))
@@ -28,15 +30,6 @@ pytestmark = [
 
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def script(name):
-    folder = str(ROOT / "scripts")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.remove(folder)
 
 
 def place_empty_models(base):
