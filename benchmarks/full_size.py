@@ -18,25 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from .hosted import load_pack
+from .speed_rows.full_size import SD15, SDXL
 
-COMMON = {
-    "image_size": 32, "use_checkpoint": False, "use_spatial_transformer": True, "legacy": False,
-    "in_channels": 4, "out_channels": 4, "model_channels": 320,
-}  # fmt: skip
-SIZES: dict[str, dict[str, Any]] = {
-    "sd15": {
-        "num_res_blocks": [2] * 4, "channel_mult": [1, 2, 4, 4], "num_heads": 8,
-        "num_head_channels": -1, "transformer_depth": [1] * 6 + [0, 0], "context_dim": 768,
-        "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1,
-        "use_linear_in_transformer": False,
-    },
-    "sdxl": {
-        "num_res_blocks": [2] * 3, "channel_mult": [1, 2, 4], "num_heads": -1,
-        "num_head_channels": 64, "transformer_depth": [0, 0, 2, 2, 10, 10], "context_dim": 2048,
-        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10,
-        "use_linear_in_transformer": True, "adm_in_channels": 2816, "num_classes": "sequential",
-    },
-}  # fmt: skip
+SIZES = {"sd15": SD15, "sdxl": SDXL}
 
 
 def peak() -> float:
@@ -53,7 +37,7 @@ def write(size: str, path: Path) -> None:
 
     with torch.inference_mode():
         network = UNetModel(
-            **COMMON, **SIZES[size], dtype=torch.float16, operations=comfy.ops.disable_weight_init
+            **SIZES[size].shape, dtype=torch.float16, operations=comfy.ops.disable_weight_init
         )
         for name, p in network.named_parameters():
             scale = p[0].numel() ** -0.5 if p.ndim > 1 else 0.02
@@ -111,7 +95,7 @@ def main() -> None:
         model = comfy.sd.load_diffusion_model(str(path))
         print(f"loaded as {type(model.model.model_config).__name__}: "
               f"{time.monotonic() - start:.1f} s")  # fmt: skip
-        width = SIZES[options.size]["context_dim"]
+        width = SIZES[options.size].shape["context_dim"]
         erase_a_step(model, width, options.size == "sdxl", options.side)
     print(f"peak memory: {peak():.1f} GB")
 
