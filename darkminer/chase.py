@@ -235,12 +235,7 @@ class _Kept:
         n = len(self._bank)
         which = self._sampler.draw(min(config.bank_batch, n), gen)
         rows = which + n * torch.randint(config.bank_draws, (len(which),), generator=gen)
-        context = self._bank.contexts[which].to(self._model.device)
-        query = Query(
-            self._draws.noisy[rows].to(context.device),
-            self._draws.timestep[rows].to(context.device),
-            context,
-        )
+        query = self._draws.query(rows, self._bank.contexts[which], self._model.device)
         weight = torch.full((len(which),), config.bank_weight / len(which))
         return _Question(query, self._draws.answer[rows], weight, erases=False)
 
@@ -265,11 +260,8 @@ class _Bystanders:
     def question(self, step: int, gen: torch.Generator) -> _Question:
         """``config.bystanders`` pictures; each counts as much as an attacker's."""
         rows = torch.randint(len(self._draws), (self._config.bystanders,), generator=gen)
-        query = Query(
-            self._draws.noisy[rows].to(self._device),
-            self._draws.timestep[rows].to(self._device),
-            self._contexts[self._draws.owner[rows]].to(self._device),
-        )
+        context = self._contexts[self._draws.owner[rows]]
+        query = self._draws.query(rows, context, self._device)
         return _Question(query, self._draws.answer[rows], torch.ones(len(rows)))
 
 

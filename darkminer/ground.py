@@ -60,26 +60,29 @@ class Ground:
         plain = template if "*" in template else "*"
         self.prompts = [plain, *(e.source.replace(pool.concept, "*") for e in subjects)]
 
-        def noised(pictures: Tensor, owner: Tensor, eta: float, ask_concept: bool = True) -> Draws:
-            concepts = self.concepts if ask_concept else None
-            return draw(model, adapters, pictures, owner, self.anchors, concepts, eta, gen)
+        def noised(pictures: Tensor, owner: Tensor) -> Draws:
+            return draw(
+                model, adapters, pictures, owner, self.anchors, self.concepts, config.eta, gen
+            )
 
         which = torch.randint(len(pool), (config.asked,), generator=gen)
-        none = torch.zeros(config.asked, dtype=torch.int64)
-        self.alone = noised(pool.latents[which], none, config.eta)
+        self.alone = noised(pool.latents[which], torch.zeros(config.asked, dtype=torch.int64))
         self.subjects = self.alone
         if subjects:
             owner = torch.randint(1, len(self._entries), (config.asked,), generator=gen)
             pictures = [self._picture(int(i), gen) for i in owner]
-            self.subjects = noised(torch.stack(pictures), owner, config.eta)
+            self.subjects = noised(torch.stack(pictures), owner)
         self.asides = self.alone
         if config.asides:
             with adapters.off():
                 made = pictures_each(model, self.anchors, config.aside_images, gen)
             owner = torch.randint(len(made), (config.asked,), generator=gen)
             which = torch.randint(made.shape[1], (config.asked,), generator=gen)
-            eta = config.aside_eta
-            self.asides = noised(made[owner, which], owner, eta, ask_concept=eta > 0)
+            concepts = self.concepts if config.aside_eta else None
+            self.asides = draw(
+                model, adapters, made[owner, which], owner, self.anchors, concepts,
+                config.aside_eta, gen,
+            )  # fmt: skip
 
     def _picture(self, entry: int, gen: torch.Generator) -> Tensor:
         latents = self._entries[entry].latents

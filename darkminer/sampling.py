@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,16 @@ from .types import DiffusionModel
 def seeded_noise(model: DiffusionModel, count: int, gen: torch.Generator) -> Tensor:
     """Unit noise for ``count`` pictures, ``[count, C, h, w]`` on the model's device."""
     return normal((count, *model.latent_shape), gen, torch.empty(0, device=model.device))
+
+
+def of_one_length(contexts: Sequence[Tensor], batch: int) -> Iterator[list[int]]:
+    """Indices of contexts ``[L_i, D]`` that fit into one batch: at most ``batch``, of equal L."""
+    lengths: dict[int, list[int]] = {}
+    for i, context in enumerate(contexts):
+        lengths.setdefault(len(context), []).append(i)
+    for members in lengths.values():
+        for start in range(0, len(members), batch):
+            yield members[start : start + batch]
 
 
 @torch.no_grad()
@@ -28,14 +38,9 @@ def sample_each(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor
         ``[n, C, h, w]`` float32 CPU.
     """
     result = torch.empty(noise.shape, dtype=torch.float32)
-    lengths: dict[int, list[int]] = {}
-    for i, context in enumerate(contexts):
-        lengths.setdefault(context.shape[0], []).append(i)
-    for members in lengths.values():
-        for start in range(0, len(members), model.batch):
-            part = members[start : start + model.batch]
-            context = torch.stack([contexts[i] for i in part]).to(model.device)
-            result[part] = model.sample(context, noise[part]).float().cpu()
+    for part in of_one_length(contexts, model.batch):
+        context = torch.stack([contexts[i] for i in part]).to(model.device)
+        result[part] = model.sample(context, noise[part]).float().cpu()
     return result
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .adapter import Adapters
 from .losses import Query, circumvent_target
+from .sampling import of_one_length
 from .types import DiffusionModel
 
 
@@ -41,10 +42,12 @@ class Draws:
     def __len__(self) -> int:
         return len(self.owner)
 
-    def query(self, row: int, context: Tensor, device: torch.device) -> Query:
-        """The question of one row under ``context`` ``[1, L, D]``."""
-        one = slice(row, row + 1)
-        return Query(self.noisy[one].to(device), self.timestep[one].to(device), context)
+    def query(self, rows: int | Tensor, context: Tensor, device: torch.device) -> Query:
+        """The question of one row or of several ``[b]``, under ``context`` ``[b, L, D]``."""
+        rows = torch.as_tensor(rows).reshape(-1)
+        return Query(
+            self.noisy[rows].to(device), self.timestep[rows].to(device), context.to(device)
+        )
 
 
 def draw(
@@ -113,13 +116,8 @@ def ask(
 ) -> Tensor:
     """The original model's predictions ``[N, C, h, w]`` float32 CPU, in batches of one length."""
     answers = torch.empty_like(noisy, dtype=torch.float32, device="cpu")
-    lengths: dict[int, list[int]] = {}
-    for i, context in enumerate(contexts):
-        lengths.setdefault(len(context), []).append(i)
     with adapters.off():
-        for members in lengths.values():
-            for start in range(0, len(members), model.batch):
-                rows = members[start : start + model.batch]
-                asked = (noisy[rows], timestep[rows], torch.stack([contexts[i] for i in rows]))
-                answers[rows] = model.denoise(*(t.to(model.device) for t in asked)).float().cpu()
+        for rows in of_one_length(contexts, model.batch):
+            asked = (noisy[rows], timestep[rows], torch.stack([contexts[i] for i in rows]))
+            answers[rows] = model.denoise(*(t.to(model.device) for t in asked)).float().cpu()
     return answers
