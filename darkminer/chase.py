@@ -92,14 +92,10 @@ def chase(
         set_lr(optimizer, config, step)
         past += [end for a in attackers if (end := a.grow_older()) is not None]
         rows = _rows(ground, attackers, past, config, gen)
-        questions = _questions(model, ground, rows, text)
-        for source in sources:
-            questions.append(source.question(step, gen))
-        answers = torch.cat(predict(model.denoise, [q.query for q in questions]))
-        loss = _loss(answers, questions)
-        moves = _mining_gradients(answers, rows, attackers, config)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward(inputs=adapters.parameters())
+        keeping = [source.question(step, gen) for source in sources]
+        loss, moves = model.memory.attempt(
+            _gradients, model, adapters, ground, rows, keeping, attackers, config, text
+        )
         nn.utils.clip_grad_norm_(adapters.parameters(), config.clip)
         optimizer.step()
         for attacker, gradient in zip(attackers, moves, strict=True):
@@ -133,6 +129,28 @@ def _rows(
         places = (past or grown) if earlier else (grown or past)
         rows.append(ground.aside(places[int(torch.randint(len(places), (), generator=gen))], gen))
     return rows
+
+
+def _gradients(
+    model: DiffusionModel,
+    adapters: Adapters,
+    ground: Ground,
+    rows: Sequence[Row],
+    keeping: Sequence[_Question],
+    attackers: Sequence[Attacker],
+    config: ChaseConfig,
+    text: TextSpace | None,
+) -> tuple[Tensor, Sequence[Tensor]]:
+    """The loss and each attacker's gradient; leaves the adapters' gradients in them."""
+    questions = [*_questions(model, ground, rows, text), *keeping]
+    answers = torch.cat(predict(model.denoise, [q.query for q in questions]))
+    loss = _loss(answers, questions)
+    moves = _mining_gradients(answers, rows, attackers, config)
+    parameters = adapters.parameters()
+    for p in parameters:
+        p.grad = None
+    loss.backward(inputs=parameters)
+    return loss.detach(), moves
 
 
 class _Question(NamedTuple):

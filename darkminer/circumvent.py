@@ -104,9 +104,7 @@ def circumvent(
     block = config.bank_refresh if sources else config.steps
     for step, terms in enumerate(_answered(model, adapters, plan, config.steps, block)):
         set_lr(optimizer, config, step)
-        loss = _total(model, terms)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = model.memory.attempt(_gradients, model, terms, parameters)
         nn.utils.clip_grad_norm_(parameters, config.clip)
         optimizer.step()
         trace.add(loss)
@@ -223,6 +221,17 @@ def _plan_erasing(
 def _one_picture(entry: MinedEmbedding, gen: torch.Generator) -> Tensor:
     assert entry.latents is not None
     return entry.latents[int(torch.randint(len(entry.latents), (), generator=gen))]
+
+
+def _gradients(
+    model: DiffusionModel, terms: Sequence[_Term], parameters: Sequence[nn.Parameter]
+) -> Tensor:
+    """The loss of a step; leaves its gradients in ``parameters``."""
+    for p in parameters:
+        p.grad = None
+    loss = _total(model, terms)
+    loss.backward()
+    return loss.detach()
 
 
 def _total(model: DiffusionModel, terms: Sequence[_Term]) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,19 +68,21 @@ def mine(
     images = pool.latents[indices].to(model.device)  # [m, k, C, h, w]
     context = _start(anchor, config, gen).to(model.device).requires_grad_(True)
     limit = reachable_norm(anchor, concept_contexts) if config.reachable else None
+
+    def contexts() -> Tensor:
+        return context.repeat_interleave(config.batch, 0)
+
     optimizer = make_optimizer(config, [context])
     trace = LossTrace("mine", round_)
     for step in range(config.steps):
         set_lr(optimizer, config, step)
-        loss = _batch_loss(model, images, context, config, gen)
-        optimizer.zero_grad(set_to_none=True)
-        # Each embedding has its own mean; their sum keeps the gradients apart.
-        loss.sum().backward()
+        drawn = _draw(model, images, config, gen)
+        loss = model.memory.attempt(_gradients, model, drawn, context, contexts)
         _clip_each(context, config.clip)
         optimizer.step()
         if limit is not None:
             project(context, limit)
-        trace.add(loss.mean())
+        trace.add(loss)
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
     found = context.detach().float().cpu()
@@ -111,20 +115,21 @@ def mine_tokens(
     m, k = config.tokens, config.images
     indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
     images = pool.latents[indices].flatten(0, 1).to(model.device)  # [m * k, C, h, w]
+    repeats = [text.template] * (m * k)
     first = torch.randint(len(text.words), (m,), generator=gen).tolist()
     tokens = torch.stack([text.encoder.word(text.words[i]) for i in first]).requires_grad_(True)
     optimizer = torch.optim.Adam([tokens], lr=config.token_lr)
-    prompts = [text.template] * (m * k)
+
+    def contexts() -> Tensor:
+        return text.encoder(repeats, tokens.repeat_interleave(k, 0)).to(images.device)
+
     trace = LossTrace("mine", round_)
     for step in range(config.steps):
-        noise = torch.randn(images.shape, generator=gen).to(images.device)
-        index = model.schedule.draw(m * k, gen)
-        context = text.encoder(prompts, tokens.repeat_interleave(k, 0)).to(images.device)
-        loss = mining_loss(model.denoise, model.schedule, images, context, noise, index).view(m, k)
-        optimizer.zero_grad(set_to_none=True)
-        loss.mean(1).sum().backward()
+        loss = model.memory.attempt(
+            _gradients, model, _noised(model, images, gen), tokens, contexts
+        )
         optimizer.step()
-        trace.add(loss.mean())
+        trace.add(loss)
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
     found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
@@ -153,14 +158,18 @@ def _spoken(
     ]
 
 
-def _batch_loss(
-    model: DiffusionModel,
-    images: Tensor,
-    context: Tensor,
-    config: MineConfig,
-    gen: torch.Generator,
-) -> Tensor:
-    """Mining loss of each embedding on a fresh batch, ``[m]``."""
+class _Drawn(NamedTuple):
+    """What one step looks at: pictures ``[m * b, C, h, w]``, their noise and their levels."""
+
+    x: Tensor
+    noise: Tensor
+    index: Tensor
+
+
+def _draw(
+    model: DiffusionModel, images: Tensor, config: MineConfig, gen: torch.Generator
+) -> _Drawn:
+    """A fresh batch of each embedding's own pictures ``[m, k, C, h, w]``."""
     m, k = images.shape[:2]
     b = config.batch
     if b < k:
@@ -168,12 +177,29 @@ def _batch_loss(
     else:
         chosen = torch.arange(k).expand(m, k)
     x = images[torch.arange(m)[:, None], chosen].flatten(0, 1)  # [m * b, C, h, w]
+    return _noised(model, x, gen)
+
+
+def _noised(model: DiffusionModel, x: Tensor, gen: torch.Generator) -> _Drawn:
     noise = torch.randn(x.shape, generator=gen).to(x.device)
-    index = model.schedule.draw(m * b, gen)
-    each = mining_loss(
-        model.denoise, model.schedule, x, context.repeat_interleave(b, 0), noise, index
-    )
-    return each.view(m, b).mean(1)
+    return _Drawn(x, noise, model.schedule.draw(len(x), gen))
+
+
+def _gradients(
+    model: DiffusionModel, drawn: _Drawn, variable: Tensor, contexts: Callable[[], Tensor]
+) -> Tensor:
+    """The mean loss; leaves in ``variable.grad`` the gradient of each embedding's own mean.
+
+    Args:
+        variable: what is mined, m embeddings ``[m, ...]``.
+        contexts: the context that ``variable`` makes for each picture, ``[m * b, L, D]``.
+    """
+    variable.grad = None
+    x, noise, index = drawn
+    errors = mining_loss(model.denoise, model.schedule, x, contexts(), noise, index)
+    each = errors.view(len(variable), -1).mean(1)
+    each.sum().backward()  # the sum keeps the gradients apart
+    return each.detach().mean()
 
 
 def _start(anchor: Tensor, config: MineConfig, gen: torch.Generator) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .memory import in_halves
 from .rng import normal
 from .types import DiffusionModel
 
@@ -38,9 +39,13 @@ def sample_each(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor
         ``[n, C, h, w]`` float32 CPU.
     """
     result = torch.empty(noise.shape, dtype=torch.float32)
-    for part in of_one_length(contexts, model.batch):
+
+    def make(part: Sequence[int]) -> None:
         context = torch.stack([contexts[i] for i in part]).to(model.device)
         result[part] = model.sample(context, noise[part]).float().cpu()
+
+    for part in of_one_length(contexts, model.batch):
+        in_halves(part, make)
     return result
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .diffusion import Schedule
+from .memory import Memory
 
 
 class Denoiser(Protocol):
@@ -92,6 +93,7 @@ class DiffusionModel:
         fingerprint: short hash that names the base model's weights.
         family: LoRA metadata's name of the model family, e.g. ``"sd_v1"``.
         batch: pictures to make at once.
+        memory: how much is computed at once; ``denoise`` obeys it.
     """
 
     network: nn.Module
@@ -106,6 +108,7 @@ class DiffusionModel:
     fingerprint: str = ""
     family: str = ""
     batch: int = 8
+    memory: Memory = field(default_factory=Memory)
 
 
 @dataclass(frozen=True)

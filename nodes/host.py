@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..darkminer.config import SamplingConfig
 from ..darkminer.errors import DarkMinerError
+from ..darkminer.memory import Memory
 from ..darkminer.types import DiffusionModel
 from .host_copy import fingerprint, training_copy
 from .host_lora import model_family, names_of
@@ -62,11 +63,15 @@ def training_session(
         attention = patcher.model_options.setdefault("transformer_options", {})
         attention.setdefault("optimized_attention_override", fused_attention)
         comfy.model_management.load_models_gpu([patcher])
+        device = torch.device(patcher.load_device)
+        memory = Memory(lambda: comfy.model_management.get_free_memory(device))
         anchor, negative = _owned(anchor), _owned(negative)
         try:
             yield DiffusionModel(
                 network=base.diffusion_model,
-                denoise=denoiser(base, anchor, patcher.load_device, frames),
+                denoise=memory.denoiser(
+                    denoiser(base, anchor, patcher.load_device, frames), base.diffusion_model
+                ),
                 schedule=levels,
                 sample=_sampler(patcher, anchor, negative, sampling, frames),
                 decode=_decoder(base, vae, frames),
@@ -75,11 +80,12 @@ def training_session(
                     *latent_size,
                 ),
                 context_dim=_context_dim(model, anchor),
-                device=torch.device(patcher.load_device),
+                device=device,
                 names=names,
                 fingerprint=fingerprint(model),
                 family=model_family(model.model.model_config),
                 batch=sampling.batch,
+                memory=memory,
             )
         finally:
             patcher.detach()
