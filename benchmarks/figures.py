@@ -50,7 +50,7 @@ class Studio:
             patched, layers = len(self.model.patches), len(names_of(self.model))
             if not patched:
                 raise SystemExit(f"{lora} patches no layer of the gallery model.")
-            log.info("%s patches %d layers of %d value projections", lora.name, patched, layers)
+            log.info("%s patches %d of %d layers", lora.name, patched, layers)
 
     def draw(self, texts: list[str], seed: int) -> Tensor:
         """Pictures ``[B, 32, 32, 3]`` of texts through the host's sampler."""

@@ -1,4 +1,4 @@
-"""LoRA on value projections: inject, switch on and off, read and write the state.
+"""LoRA on linear layers: inject, switch on and off, read and write the state.
 
 The low-rank layers are PEFT's; this module owns which layers get one, the seeded start values, and
 that nothing but the adapters' own tensors can ever be trained. Where values are some rows of a
@@ -38,15 +38,6 @@ class AdapterState:
     alpha: float
     up: dict[str, Tensor]
     down: dict[str, Tensor]
-
-
-def value_projections(network: nn.Module) -> list[str]:
-    """Module paths of the layers that compute attention values, see :func:`value_rows`.
-
-    Raises:
-        DarkMinerError: if there is none; lists the kinds of layers that were found.
-    """
-    return [rows.path for rows in value_rows(network)]
 
 
 def frozen_digest(network: nn.Module) -> str:
@@ -204,8 +195,8 @@ class Adapters:
             )
         if set(state.up) != set(self._layers):
             raise DarkMinerError(
-                f"The LoRA adapts {len(state.up)} layers and this MODEL has {len(self._layers)} "
-                "value projections by other names: use a LoRA that was made from this model."
+                f"The LoRA adapts {len(state.up)} layers and the settings {len(self._layers)} of "
+                "this MODEL: set layers to the LoRA's, or use one that was made from this model."
             )
         for name in self._layers:
             down, up = self._pair(name)

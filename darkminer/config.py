@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .errors import DarkMinerError
+from .layers import LAYERS, Layers
 
 Optimizer = Literal["sgd", "adam"]
 
@@ -118,6 +119,7 @@ class CircumventConfig:
 
     Attributes:
         rank, alpha: of the LoRA; the adapter's output is scaled by alpha / rank.
+        layers: which layers it adapts, see :func:`~.layers.adapted_layers`.
         steps, optimizer, lr, lr_late, lr_drop, clip: as in :class:`MineConfig`; clip is over all
             adapter gradients together.
         batch: embeddings (and x, t, noise) per step.
@@ -134,6 +136,7 @@ class CircumventConfig:
 
     rank: int = 8
     alpha: float = 8.0
+    layers: Layers = "values"
     steps: int = 1000
     batch: int = 1
     optimizer: Optimizer = "sgd"
@@ -160,7 +163,13 @@ class CircumventConfig:
         for name in ("r", "bank_uniform"):
             _require(0.0 <= getattr(self, name) <= 1.0, self, name, "between 0 and 1")
         _require(self.alpha > 0, self, "alpha", "above 0")
+        _require(self.layers in LAYERS, self, "layers", " or ".join(f'"{n}"' for n in LAYERS))
         _check_optimizer(self)
+
+    @property
+    def shape(self) -> tuple[int, float, Layers]:
+        """What makes one LoRA fit another: rank, alpha and layers."""
+        return self.rank, self.alpha, self.layers
 
 
 @dataclass(frozen=True)
@@ -306,8 +315,8 @@ class EraseConfig:
         )
         ok = self.text_start or not self.chase.steps
         _require(ok, self, "text_start", "on where a chase is asked for (chase.steps above 0)")
-        same = (self.start.rank, self.start.alpha) == (self.circumvent.rank, self.circumvent.alpha)
-        _require(same, self, "start", "of the same rank and alpha as circumvent")
+        same = self.start.shape == self.circumvent.shape
+        _require(same, self, "start", "of the same rank, alpha and layers as circumvent")
 
 
 PAPER = EraseConfig()
@@ -315,6 +324,7 @@ PAPER = EraseConfig()
 _FAST_CIRCUMVENT = CircumventConfig(
     rank=16,
     alpha=16.0,
+    layers="blocks",
     optimizer="adam",
     steps=60,
     batch=8,

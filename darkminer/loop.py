@@ -11,6 +11,7 @@ from .adapter import Adapters, AdapterState
 from .chase import chase
 from .circumvent import circumvent
 from .config import CircumventConfig, EraseConfig
+from .layers import adapted_layers
 from .mine import mine
 from .rng import generator
 from .types import (
@@ -56,13 +57,14 @@ def new_adapters(
     seed: int,
     state: AdapterState | None = None,
 ) -> Adapters:
-    """Adapters on every value projection of the model, fresh from ``seed`` or from ``state``.
+    """Adapters on the layers the settings say, fresh from ``seed`` or from ``state``.
 
     Raises:
         DarkMinerError: if ``state`` does not fit the model or the settings.
     """
     gen = generator(seed, 0, "adapter")
-    adapters = Adapters.inject(model.network, model.names, config.rank, config.alpha, gen)
+    names = adapted_layers(model.network, config.layers)
+    adapters = Adapters.inject(model.network, names, config.rank, config.alpha, gen)
     if state is not None:
         adapters.load(state)
     return adapters

@@ -1,7 +1,7 @@
 """LoRA files: kohya key names that every loader knows, metadata, atomic writing.
 
 A file holds ``<stem>.lora_up.weight``, ``<stem>.lora_down.weight`` and ``<stem>.alpha`` for every
-value projection and nothing else: one foreign key is enough for some loaders to refuse the file.
+adapted layer and nothing else: one foreign key is enough for some loaders to refuse the file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,29 +51,38 @@ def to_state_dict(state: AdapterState, names: Mapping[str, str]) -> dict[str, Te
     return tensors
 
 
-def from_state_dict(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> AdapterState:
+def from_state_dict(
+    tensors: Mapping[str, Tensor], names: Mapping[str, str], choices: Iterable[Iterable[str]]
+) -> AdapterState:
     """Read a state back, for continuing an erasure.
+
+    Args:
+        names: module path -> key stem of every layer that may be adapted.
+        choices: the sets of module paths an erasure may cover.
 
     Raises:
         DarkMinerError: if it is another model's LoRA, lacks layers, or mixes ranks.
     """
     stems = {key.removesuffix(s) for key in tensors for s in _SUFFIXES if key.endswith(s)}
     wanted = set(names.values())
+    paths = [path for path, stem in names.items() if stem in stems]
     if not stems & wanted:
         raise DarkMinerError(
             "The LoRA has no layer of this MODEL: connect a LoRA that was made from the same model."
         )
-    if stems != wanted:
+    choices = [set(choice) for choice in choices]
+    if stems - wanted or set(paths) not in choices:
+        sizes = " or ".join(str(len(choice)) for choice in choices)
         raise DarkMinerError(
-            f"The LoRA covers {len(stems & wanted)} of this MODEL's {len(wanted)} value "
-            f"projections and {len(stems - wanted)} other layers: connect one made from it."
+            f"The LoRA covers {len(paths)} layers that an erasure adapts ({sizes} of this MODEL's) "
+            f"and {len(stems - wanted)} other layers: connect one made from it."
         )
-    up = {path: _half(tensors, stem, 0) for path, stem in names.items()}
-    down = {path: _half(tensors, stem, 1) for path, stem in names.items()}
+    up = {path: _half(tensors, names[path], 0) for path in paths}
+    down = {path: _half(tensors, names[path], 1) for path in paths}
     ranks = {t.shape[0] for t in down.values()}
     alphas = {
-        float(tensors.get(stem + _SUFFIXES[2], torch.tensor(float(max(ranks)))))
-        for stem in names.values()
+        float(tensors.get(names[path] + _SUFFIXES[2], torch.tensor(float(max(ranks)))))
+        for path in paths
     }
     if len(ranks) != 1 or len(alphas) != 1:
         raise DarkMinerError(
@@ -127,22 +136,24 @@ def metadata(
 def combine(loras: Sequence[Mapping[str, Tensor]]) -> LoraDict:
     """One LoRA that adds what all of them add, by rank concatenation.
 
-    Each one's alpha / rank goes into its up, so that the sum's own is 1.
+    Each one's alpha / rank goes into its up, so that the sum's own is 1; a layer that one of them
+    leaves alone has zeros in that one's place.
 
     Raises:
-        DarkMinerError: if fewer than two are given or they do not adapt the same layers.
+        DarkMinerError: if fewer than two are given, or they share no layer or differ in shape.
     """
     if len(loras) < 2:
         raise DarkMinerError("One LoRA is nothing to combine: connect two or more.")
     stems = [{k.removesuffix(_SUFFIXES[1]) for k in t if k.endswith(_SUFFIXES[1])} for t in loras]
-    if any(s != stems[0] for s in stems) or not stems[0]:
+    if not set.intersection(*stems):
         raise DarkMinerError(
-            f"The LoRAs adapt {', '.join(str(len(s)) for s in stems)} layers and not the same "
-            "ones: combine LoRAs that were made from the same kind of model."
+            f"The LoRAs adapt {', '.join(str(len(s)) for s in stems)} layers and none in common: "
+            "combine LoRAs that were made from the same kind of model."
         )
+    ranks = [_rank(t) for t in loras]
     joint: dict[str, Tensor] = {}
-    for stem in sorted(stems[0]):
-        pairs = [(_half(t, stem, 0) * _scale(t, stem), _half(t, stem, 1)) for t in loras]
+    for stem in sorted(set.union(*stems)):
+        pairs = _pairs(loras, ranks, stem)
         if len({(up.shape[0], down.shape[1]) for up, down in pairs}) > 1:
             raise DarkMinerError(
                 f"The LoRAs' shapes differ at {stem}: combine LoRAs that were made from the same "
@@ -154,6 +165,25 @@ def combine(loras: Sequence[Mapping[str, Tensor]]) -> LoraDict:
         joint[alpha] = torch.tensor(float(len(joint[down])))
     rank = len(next(t for k, t in joint.items() if k.endswith(_SUFFIXES[1])))
     return LoraDict(joint, _joint_metadata([getattr(t, "metadata", {}) for t in loras], rank))
+
+
+def _rank(tensors: Mapping[str, Tensor]) -> int:
+    """The largest rank of a LoRA's layers."""
+    return max(len(t) for k, t in tensors.items() if k.endswith(_SUFFIXES[1]))
+
+
+def _pairs(
+    loras: Sequence[Mapping[str, Tensor]], ranks: Sequence[int], stem: str
+) -> list[tuple[Tensor, Tensor]]:
+    """Up, with alpha / rank in it, and down of one layer in each LoRA."""
+    has = [t for t in loras if stem + _SUFFIXES[1] in t]
+    up, down = _half(has[0], stem, 0), _half(has[0], stem, 1)
+    return [
+        (_half(t, stem, 0) * _scale(t, stem), _half(t, stem, 1))
+        if stem + _SUFFIXES[1] in t
+        else (up.new_zeros(len(up), rank), down.new_zeros(rank, down.shape[1]))
+        for t, rank in zip(loras, ranks, strict=True)
+    ]
 
 
 def _scale(tensors: Mapping[str, Tensor], stem: str) -> float:
@@ -184,14 +214,28 @@ def _joint_metadata(parts: Sequence[Mapping[str, str]], rank: int) -> dict[str, 
     }
 
 
-_MMDIT = re.compile(r"lora_unet_joint_blocks_(\d+)_(x|context)_block_(attn2?)_qkv$")
+_MMDIT = re.compile(
+    r"lora_unet_joint_blocks_(\d+)_(x|context)_block_(attn2?_qkv|attn2?_proj|mlp_fc[12])$"
+)
+_MMDIT_LAYERS = {
+    ("x", "attn_qkv"): "attn.to_v",
+    ("x", "attn_proj"): "attn.to_out.0",
+    ("x", "attn2_qkv"): "attn2.to_v",
+    ("x", "attn2_proj"): "attn2.to_out.0",
+    ("x", "mlp_fc1"): "ff.net.0.proj",
+    ("x", "mlp_fc2"): "ff.net.2",
+    ("context", "attn_qkv"): "attn.add_v_proj",
+    ("context", "attn_proj"): "attn.to_add_out",
+    ("context", "mlp_fc1"): "ff_context.net.0.proj",
+    ("context", "mlp_fc2"): "ff_context.net.2",
+}
 
 
 def for_diffusers(lora: Mapping[str, Tensor]) -> LoraDict:
     """The same LoRA under the names that diffusers reads.
 
     It reads kohya names of UNets and of Flux, so those stay as they are. Of a Stable Diffusion 3
-    file it only knows its own separate projections: the value rows become ``to_v`` and
+    file it only knows its own names and separate projections: the value rows become ``to_v`` and
     ``add_v_proj``, with alpha / rank in the upper half, since a key of its own for alpha makes it
     refuse the file.
     """
@@ -203,11 +247,12 @@ def for_diffusers(lora: Mapping[str, Tensor]) -> LoraDict:
     for stem in stems:
         found = _MMDIT.match(stem)
         assert found is not None
-        block, side, attention = found.groups()
-        layer = "to_v" if side == "x" else "add_v_proj"
-        name = f"transformer.transformer_blocks.{block}.{attention}.{layer}"
-        values = _half(lora, stem, 0).chunk(3)[2]  # rows of query, key and value
-        tensors[f"{name}.lora_B.weight"] = values * _scale(lora, stem)
+        block, side, layer = found.groups()
+        name = f"transformer.transformer_blocks.{block}.{_MMDIT_LAYERS[side, layer]}"
+        up = _half(lora, stem, 0)
+        if layer.endswith("qkv"):
+            up = up.chunk(3)[2]  # rows of query, key and value
+        tensors[f"{name}.lora_B.weight"] = up * _scale(lora, stem)
         tensors[f"{name}.lora_A.weight"] = _half(lora, stem, 1)
     return LoraDict(tensors, about)
 

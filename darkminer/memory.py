@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,7 +27,9 @@ T = TypeVar("T")
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _SHARE = 0.8  # of the free memory, the rest is for what backward holds for a moment
-_WITHIN = 1.25  # measured peak of a pass forward and back over the bytes that are kept for it
+WITHIN = 1.25
+"""Measured peak of a pass forward and back over the bytes that are kept for it."""
+
 _CPU_MESSAGES = ("can't allocate memory", "not enough memory", "bad_alloc")
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class Memory:
     """The plan of one session: made at its first pass with gradients, lowered when memory runs out.
 
     Args:
-        free: tells how many bytes are free; None plans nothing and only steps down.
+        free: tells how many bytes are free; None plans nothing and only steps down. It is asked
+            once.
         trained, asked: samples per pass with and without gradients; None sets no limit.
         by_block: blocks keep their inputs only.
     """
@@ -52,8 +54,9 @@ class Memory:
         by_block: bool = False,
     ):
         self.trained, self.asked, self.by_block = trained, asked, by_block
-        self._free = free
-        self._seen = 1  # the largest part of the newest attempt
+        self.free = free
+        self._seen = 1  # samples in the largest part of the newest attempt
+        self._block_bytes: int | None = None  # the largest block's while measuring
 
     def denoiser(self, denoise: Network, network: nn.Module) -> Network:
         """``denoise`` in parts as the plan says; ``network``'s blocks learn to obey it, too."""
@@ -63,7 +66,7 @@ class Memory:
         def cut(x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
             if not torch.is_grad_enabled():
                 return self._ask(denoise, x, timestep, context)
-            if self._free is not None:
+            if self.free is not None:
                 self._plan(denoise, x, timestep, context)
             size = min(self.trained or len(x), len(x))
             self._seen = max(self._seen, size)
@@ -105,7 +108,7 @@ class Memory:
                 "Memory ran out while training on one picture at a time, block by block: make "
                 "the pool's pictures smaller, or free memory and run again."
             )
-        self._free = None
+        self.free = None
         release()
         log.warning(
             "Memory ran out: training goes on with %d samples a pass%s.",
@@ -134,22 +137,36 @@ class Memory:
             # Blocks add to their input in place; what is computed again must find it as it was.
             return forward(*map(_own, args), **{k: _own(v) for k, v in kwargs.items()})
 
+        if self._block_bytes is not None:
+            size = kept_bytes(lambda: fresh(*args, **kwargs))
+            self._block_bytes = max(self._block_bytes, size)
         return _again(fresh, *args, **kwargs)
+
+    def sample_bytes(self, forward: Callable[[], Tensor], *, by_block: bool) -> int:
+        """Bytes that a pass holds for its gradients, weights not counted.
+
+        By block these are every block's inputs and, while one is computed again, all that the
+        largest one keeps.
+        """
+        before, self.by_block, self._block_bytes = self.by_block, by_block, 0
+        try:
+            return kept_bytes(forward) + self._block_bytes
+        finally:
+            self.by_block, self._block_bytes = before, None
 
     def _plan(self, denoise: Network, *inputs: Tensor) -> None:
         """Measure one sample, with blocks and without, and choose."""
-        assert self._free is not None
-        free, self._free = self._free() * _SHARE, None
+        assert self.free is not None
+        free, self.free = self.free() * _SHARE, None
         one = [t[:1] for t in inputs]
-        whole = _WITHIN * kept_bytes(lambda: denoise(*one))
-        if whole <= free:
-            self.trained = int(free // whole) if whole else None
-        else:
-            self.by_block = True
-            self.trained = max(1, int(free // (_WITHIN * kept_bytes(lambda: denoise(*one)))))
+        size = WITHIN * self.sample_bytes(lambda: denoise(*one), by_block=False)
+        self.by_block = size > free
+        if self.by_block:
+            size = WITHIN * self.sample_bytes(lambda: denoise(*one), by_block=True)
+        self.trained = max(1, int(free // size)) if size else None
         log.info(
-            "One sample keeps %.0f MiB for its gradients, %.0f MiB may be used: up to %s samples "
-            "a pass%s.", whole / 2**20, free / 2**20, self.trained,
+            "A sample takes %.0f MiB for its gradients, %.0f MiB may be used: up to %s samples a "
+            "pass%s.", size / 2**20, free / 2**20, self.trained,
             ", block by block" if self.by_block else "",
         )  # fmt: skip
 
@@ -227,14 +244,3 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-@contextmanager
-def planned(memory: Memory, *, trained: int | None, by_block: bool) -> Iterator[None]:
-    """A fixed plan for a while; for measuring."""
-    before = (memory.trained, memory.by_block, memory._free)
-    memory.trained, memory.by_block, memory._free = trained, by_block, None
-    try:
-        yield
-    finally:
-        memory.trained, memory.by_block, memory._free = before

@@ -44,6 +44,7 @@ class DarkMinerChase(io.ComfyNode):
                 ),
                 *inputs.training(),
                 inputs.number("rank", "Rank of a new LoRA.", 256),
+                inputs.layers(),
                 inputs.number("steps", "Steps of the chase."),
                 inputs.rate("learning_rate", "Learning rate of the LoRA."),
                 inputs.number("tokens", "Tokens chased at once through the text encoder.", 256),
@@ -55,11 +56,11 @@ class DarkMinerChase(io.ComfyNode):
     def execute(
         cls, model, pool, embeddings, anchor, seed, sampling_steps, cfg, sampler_name, scheduler,
         batch_size, clip=None, exclude_words="", lora=None, bank=None, negative=None, rank=0,
-        steps=0, learning_rate=0.0, tokens=0, **keep,
+        layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, tokens=0, **keep,
     ):  # fmt: skip
         preset = inputs.preset_config("fast")
         with named(NODE):
-            start = inputs.circumvent_config(preset.start, rank)
+            start = inputs.circumvent_config(preset.start, rank, layers=layers)
             config = inputs.chase_config(preset.chase, steps, learning_rate, tokens)
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool,

@@ -38,6 +38,7 @@ class CircumventLoRA(io.ComfyNode):
                 *inputs.sampling(),
                 *inputs.training(),
                 inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
+                inputs.layers(),
                 inputs.number("steps", "Optimiser steps (the paper: 1000)."),
                 inputs.rate("learning_rate", "Learning rate (the paper: 0.01, later 0.001)."),
                 inputs.rate("r", "Probability of an embedding of the newest round (paper: 0.7)."),
@@ -50,13 +51,16 @@ class CircumventLoRA(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, pool, embeddings, anchor, preset, seed, sampling_steps, cfg, sampler_name,
-        scheduler, batch_size, lora=None, bank=None, negative=None, rank=0, steps=0,
-        learning_rate=0.0, r=0.0, alpha_c=0.0, alpha_p=0.0, **keep,
+        scheduler, batch_size, lora=None, bank=None, negative=None, rank=0,
+        layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, r=0.0, alpha_c=0.0, alpha_p=0.0,
+        **keep,
     ):  # fmt: skip
         chosen = inputs.preset_config(preset)
         base = chosen.circumvent if embeddings.round else chosen.start
         with named(NODE):
-            config = inputs.circumvent_config(base, rank, steps, learning_rate, r, alpha_c, alpha_p)
+            config = inputs.circumvent_config(
+                base, rank, steps, learning_rate, r, alpha_c, alpha_p, layers
+            )
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool,
                 sampling=inputs.sampling_config(

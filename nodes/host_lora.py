@@ -10,7 +10,9 @@ import comfy.supported_models
 import comfy.utils
 from torch import Tensor
 
-from ..darkminer.adapter import value_projections
+from ..darkminer.adapter import AdapterState
+from ..darkminer.layers import LAYERS, adapted_layers
+from ..darkminer.lora_file import from_state_dict
 
 
 def key_stems(unet_config: Mapping[str, Any], paths: Iterable[str]) -> dict[str, str]:
@@ -37,11 +39,22 @@ def apply_lora(model: Any, lora: Mapping[str, Tensor], strength: float = 1.0) ->
 
 
 def names_of(model: Any) -> dict[str, str]:
-    """Module path -> key stem of every value projection of a MODEL.
+    """Module path -> key stem of every layer of a MODEL that an erasure may adapt.
 
     For SDXL and its relatives the trainers' convention is the module paths, not diffusers names.
     """
     config = model.model.model_config
-    paths = value_projections(model.model.diffusion_model)
+    paths = adapted_layers(model.model.diffusion_model, "blocks")
     sdxl = (comfy.supported_models.SDXL, comfy.supported_models.SDXLRefiner)
     return key_stems({} if isinstance(config, sdxl) else config.unet_config, paths)
+
+
+def state_of(lora: Mapping[str, Tensor], model: Any) -> AdapterState:
+    """The adapters of an erasure made from this MODEL, to continue them.
+
+    Raises:
+        DarkMinerError: if it is another model's LoRA, lacks layers, or mixes ranks.
+    """
+    network = model.model.diffusion_model
+    choices = [adapted_layers(network, layers) for layers in LAYERS]
+    return from_state_dict(lora, names_of(model), choices)

@@ -13,6 +13,7 @@ from ..darkminer.config import (
     SamplingConfig,
     override,
 )
+from ..darkminer.layers import LAYERS
 from . import sockets
 from .host import context_of
 from .host_run import SAMPLERS, SCHEDULERS
@@ -75,6 +76,18 @@ def number(name: str, tooltip: str, largest: int = 100_000):
     )  # fmt: skip
 
 
+AS_PRESET = "as the preset"
+
+
+def layers():
+    """Which layers the LoRA adapts."""
+    return io.Combo.Input(
+        "layers", options=[AS_PRESET, *LAYERS], default=AS_PRESET, optional=True,
+        tooltip="values: the value projections alone, as in the paper. blocks: also the output "
+        "projections and the feed-forward beside them, which holds against attacks.",
+    )  # fmt: skip
+
+
 def rate(name: str, tooltip: str):
     """A positive number that the preset gives when left at 0."""
     return io.Float.Input(
@@ -122,6 +135,7 @@ def circumvent_config(
     r: float = 0.0,
     alpha_c: float = 0.0,
     alpha_p: float = 0.0,
+    layers: str = AS_PRESET,
 ) -> CircumventConfig:
     """A stage's settings with what the user changed; alpha follows the rank."""
     late = learning_rate * base.lr_late / base.lr
@@ -129,6 +143,7 @@ def circumvent_config(
     return override(
         base, rank=rank, alpha=float(rank), steps=steps, lr_drop=drop,
         lr=learning_rate, lr_late=late, r=r, alpha_c=alpha_c, alpha_p=alpha_p,
+        layers=None if layers == AS_PRESET else layers,
     )  # fmt: skip
 
 

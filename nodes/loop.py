@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from comfy_api.latest import io
 
 from ..darkminer.adapter import AdapterState
 from ..darkminer.config import EraseConfig
-from ..darkminer.lora_file import from_state_dict
 from . import inputs, sockets
 from .erasing import run_erasure, split_words
-from .host_lora import apply_lora, names_of
+from .host_lora import apply_lora, state_of
 from .host_run import Progress, named
 from .report import report_picture
+from .stages import as_continued
 from .verify import encoder, encoder_inputs, verify_config
 
 NODE = "DarkMinerLoop"
@@ -55,10 +56,10 @@ class DarkMinerLoop(io.ComfyNode):
         **changes,
     ):  # fmt: skip
         with named(NODE):
-            state = from_state_dict(lora, names_of(model)) if lora is not None else None
+            state = state_of(lora, model) if lora is not None else None
             config = changed_config(inputs.preset_config(preset), max_rounds, **changes)
             if state is not None:
-                config = continuing(config, state)
+                config = continuing(config, state, model)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             done, trained = run_erasure(
                 model, clip, vae, encode, pool, config, anchor=anchor_prompt,
@@ -109,6 +110,7 @@ def change_inputs() -> list:
     """What may differ from the preset, see :func:`changed_config`."""
     return [
         inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
+        inputs.layers(),
         inputs.number("length", "Tokens of a mined embedding (the paper: 32).", 1024),
         inputs.number("mine_steps", "Optimiser steps of mining (the paper: 1000)."),
         inputs.rate("mine_learning_rate", "Learning rate of mining."),
@@ -129,6 +131,7 @@ def changed_config(
     *,
     node: str = NODE,
     rank: int = 0,
+    layers: str = inputs.AS_PRESET,
     threshold: str = "",
     length: int = 0,
     mine_steps: int = 0,
@@ -144,7 +147,7 @@ def changed_config(
     **_: object,  # the keep conditionings
 ) -> EraseConfig:
     """A preset with what the user changed on the node (0 and empty mean the preset's value)."""
-    more = (rank, circumvent_steps, circumvent_learning_rate, r, alpha_c, alpha_p)
+    more = (rank, circumvent_steps, circumvent_learning_rate, r, alpha_c, alpha_p, layers)
     return replace(
         base,
         max_rounds=max_rounds or base.max_rounds,
@@ -157,9 +160,10 @@ def changed_config(
     )
 
 
-def continuing(config: EraseConfig, state: AdapterState) -> EraseConfig:
-    """The settings with the rank and alpha of the LoRA that is continued."""
-    own = {"rank": state.rank, "alpha": state.alpha}
+def continuing(config: EraseConfig, state: AdapterState, model: Any) -> EraseConfig:
+    """The settings with rank, alpha and layers of the LoRA that is continued."""
     return replace(
-        config, circumvent=replace(config.circumvent, **own), start=replace(config.start, **own)
+        config,
+        circumvent=as_continued(config.circumvent, state, model),
+        start=as_continued(config.start, state, model),
     )

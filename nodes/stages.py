@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from ..darkminer.adapter import Adapters
+from ..darkminer.adapter import Adapters, AdapterState
 from ..darkminer.config import CircumventConfig, SamplingConfig
 from ..darkminer.errors import DarkMinerError
+from ..darkminer.layers import layers_of
 from ..darkminer.loop import new_adapters
-from ..darkminer.lora_file import from_state_dict
 from ..darkminer.types import DiffusionModel, EmbeddingPool, ImagePool, MinedEmbedding
 from .host import Conditioning, context_of, training_session
+from .host_lora import state_of
 
 
 @contextmanager
@@ -42,11 +43,17 @@ def stage(
         latent_size=pool.latent_size, vae=vae,
     ) as session:  # fmt: skip
         check_latents(session, pool, node)
-        state = from_state_dict(lora, session.names) if lora is not None else None
+        state = state_of(lora, model) if lora is not None else None
         if state is not None:
-            config = replace(config, rank=state.rank, alpha=state.alpha)
+            config = as_continued(config, state, model)
         adapters = new_adapters(session, config, seed=seed, state=state)
         yield session, adapters
+
+
+def as_continued(config: CircumventConfig, state: AdapterState, model: Any) -> CircumventConfig:
+    """The settings with rank, alpha and layers of the LoRA that is continued."""
+    layers = layers_of(state.up, model.model.diffusion_model)
+    return replace(config, rank=state.rank, alpha=state.alpha, layers=layers)
 
 
 def check_width(session: DiffusionModel, cond: Conditioning, node: str, field: str) -> None:

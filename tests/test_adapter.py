@@ -1,6 +1,6 @@
 import pytest
 import torch
-from dark_miner.darkminer.adapter import Adapters, frozen_digest, value_projections
+from dark_miner.darkminer.adapter import Adapters, frozen_digest
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.rng import generator
 
@@ -25,15 +25,6 @@ def train_a_little(adapters, network):
         network(*inputs()).square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
-
-
-def test_value_projections_are_found_by_structure():
-    assert value_projections(toy.Denoiser()) == NAMES
-
-
-def test_a_network_without_attention_is_refused_with_what_was_found():
-    with pytest.raises(DarkMinerError, match="Linear"):
-        value_projections(torch.nn.Sequential(torch.nn.Linear(2, 2)))
 
 
 def test_fresh_adapters_change_nothing_and_trained_ones_do():

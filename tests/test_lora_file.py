@@ -19,6 +19,7 @@ from safetensors import safe_open
 from . import toy
 
 NAMES = toy.model().names
+CHOICES = [list(NAMES)]
 
 
 def state():
@@ -39,7 +40,7 @@ def test_a_file_holds_three_keys_per_layer_and_comes_back_as_it_went(tmp_path):
     with safe_open(tmp_path / "sub" / "x.safetensors", "pt") as file:
         assert file.metadata() == {"darkminer_concept": "ink"}
         read = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    back, sent = from_state_dict(read, NAMES), state()
+    back, sent = from_state_dict(read, NAMES, CHOICES), state()
     assert (back.rank, back.alpha) == (sent.rank, sent.alpha)
     assert all(torch.equal(back.up[n], sent.up[n]) for n in NAMES)
     assert all(torch.equal(back.down[n], sent.down[n]) for n in NAMES)
@@ -59,7 +60,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     "change, sentence",
     [
         (lambda t: {"lora_unet_other.lora_up.weight": torch.zeros(1)}, "no layer of this MODEL"),
-        (lambda t: {k: v for k, v in t.items() if "attn1" not in k}, "covers 1 of this MODEL's 2"),
+        (
+            lambda t: {k: v for k, v in t.items() if "attn1" not in k},
+            r"covers 1 .*\(2 of this",
+        ),
         (
             lambda t: {k: v for k, v in t.items() if k != "lora_unet_attn1_to_v.lora_up.weight"},
             "lacks lora_unet_attn1_to_v.lora_up.weight",
@@ -69,7 +73,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 )
 def test_what_is_not_this_models_lora_is_refused_in_one_sentence(change, sentence):
     with pytest.raises(DarkMinerError, match=sentence):
-        from_state_dict(change(to_state_dict(state(), NAMES)), NAMES)
+        from_state_dict(change(to_state_dict(state(), NAMES)), NAMES, CHOICES)
 
 
 def test_metadata_says_what_was_done():
@@ -122,9 +126,18 @@ def test_a_combined_lora_adds_what_its_parts_add():
     assert joint.metadata["ss_network_dim"] == joint.metadata["ss_network_alpha"] == "5"
 
 
+def test_layers_that_one_part_leaves_alone_stay_the_others():
+    one, two = lora(0, 2, 2.0), lora(1, 3, 6.0, stems=("lora_unet_b",))
+    joint = combine([one, two])
+    assert torch.allclose(delta(joint, "lora_unet_a"), delta(one, "lora_unet_a"), atol=1e-5)
+    both = delta(one, "lora_unet_b") + delta(two, "lora_unet_b")
+    assert torch.allclose(delta(joint, "lora_unet_b"), both, atol=1e-5)
+    assert joint["lora_unet_a.lora_down.weight"].shape == (5, 4)
+
+
 def test_a_combined_lora_can_be_continued():
     names = {"a": "lora_unet_a", "b": "lora_unet_b"}
-    read = from_state_dict(combine([lora(0, 2, 2.0), lora(1, 3, 3.0)]), names)
+    read = from_state_dict(combine([lora(0, 2, 2.0), lora(1, 3, 3.0)]), names, [list(names)])
     assert (read.rank, read.alpha) == (5, 5.0)
 
 
@@ -132,7 +145,7 @@ def test_a_combined_lora_can_be_continued():
     "others, sentence",
     [
         ([], "nothing to combine"),
-        ([lora(1, 2, 2.0, stems=("lora_unet_a",))], "2, 1 layers"),
+        ([lora(1, 2, 2.0, stems=("lora_unet_c",))], "2, 1 layers and none in common"),
     ],
 )
 def test_what_cannot_be_combined_is_refused_in_one_sentence(others, sentence):
@@ -146,14 +159,28 @@ def test_diffusers_gets_the_value_rows_of_sd3_under_its_own_names():
         "lora_unet_joint_blocks_0_context_block_attn_qkv",
         "lora_unet_joint_blocks_1_x_block_attn2_qkv",
     ]
-    fused = lora(0, 2, 3.0, stems)
+    whole = {
+        "lora_unet_joint_blocks_0_x_block_attn_proj": "0.attn.to_out.0",
+        "lora_unet_joint_blocks_0_context_block_attn_proj": "0.attn.to_add_out",
+        "lora_unet_joint_blocks_1_x_block_attn2_proj": "1.attn2.to_out.0",
+        "lora_unet_joint_blocks_1_x_block_mlp_fc1": "1.ff.net.0.proj",
+        "lora_unet_joint_blocks_1_context_block_mlp_fc2": "1.ff_context.net.2",
+    }
+    fused = lora(0, 2, 3.0, [*stems, *whole])
     named = for_diffusers(fused)
     block = "transformer.transformer_blocks"
     layers = [f"{block}.0.attn.to_v", f"{block}.0.attn.add_v_proj", f"{block}.1.attn2.to_v"]
-    assert sorted(named) == sorted(f"{n}.lora_{h}.weight" for n in layers for h in "AB")
+    others = {stem: f"{block}.{name}" for stem, name in whole.items()}
+    every = [*layers, *others.values()]
+    assert sorted(named) == sorted(f"{n}.lora_{h}.weight" for n in every for h in "AB")
+
+    def made(name):
+        return named[f"{name}.lora_B.weight"] @ named[f"{name}.lora_A.weight"]
+
     for stem, name in zip(stems, layers, strict=True):
-        made = named[f"{name}.lora_B.weight"] @ named[f"{name}.lora_A.weight"]
-        assert torch.allclose(made, delta(fused, stem)[4:], atol=1e-6)
+        assert torch.allclose(made(name), delta(fused, stem)[4:], atol=1e-6)
+    for stem, name in others.items():
+        assert torch.allclose(made(name), delta(fused, stem), atol=1e-6)
 
 
 def test_diffusers_reads_every_other_family_as_it_is():

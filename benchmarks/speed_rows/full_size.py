@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +65,40 @@ def random_model(family: Family) -> Any:
         for module in model.diffusion_model.modules():
             _start(module, gen)
     return comfy.model_patcher.ModelPatcher(model, device, device)
+
+
+def meta_network(family: Family) -> nn.Module:
+    """The family's network in bfloat16 on torch's meta device: shapes and no numbers."""
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    made = UNetModel(
+        **family.shape,
+        dtype=torch.bfloat16,
+        device="meta",
+        operations=comfy.ops.disable_weight_init,
+    )
+    return made.requires_grad_(False)
+
+
+def meta_question(network: nn.Module, family: Family, memory: Any) -> Callable[[], Tensor]:
+    """Ask a meta network for one sample, as a session does, under a plan."""
+    from dark_miner.nodes.host_predict import fused_attention
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, device="meta", dtype=torch.bfloat16)
+
+    options = {"optimized_attention_override": fused_attention}
+    adm = family.shape.get("adm_in_channels")
+
+    def denoise(x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+        y = empty(len(x), adm) if adm else None
+        return network(x, timestep, context=context, y=y, transformer_options=options)
+
+    cut = memory.denoiser(denoise, network)
+    context = empty(1, family.tokens, family.shape["context_dim"]).requires_grad_(True)
+    x, timestep = empty(1, 4, family.side, family.side), empty(1)
+    return lambda: cut(x, timestep, context)
 
 
 def _start(module: nn.Module, gen: torch.Generator) -> None:

@@ -17,7 +17,7 @@ MODULES = {
         "adapter", "circumvent", "config", "image_pool", "loop", "lora_file", "mine", "types",
         "value_rows", "verify",
     ),
-    "nodes": ("erasing", "host", "host_lora"),
+    "nodes": ("erasing", "host", "host_lora", "stages"),
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ class Erased:
 def settings(tools):
     """Few steps, with a rate at which the output must change."""
     few = {"steps": 3, "lr_drop": 3, "batch": 1, "images": 1, "bank_batch": 1, "rank": 2}
-    few |= {"alpha": 2.0, "lr": 0.02, "lr_late": 0.02}
+    few |= {"alpha": 2.0, "lr": 0.01, "lr_late": 0.01}
     return SimpleNamespace(
         mine=replace(
             tools.config.FAST.mine, steps=2, lr_drop=2, count=1, images=2, batch=1, length=4,

@@ -28,12 +28,14 @@ class Family:
         conditions: further entries of a prompt's CONDITIONING, from its length.
         prediction: what the network must be found to predict.
         layers: number of value projections.
+        adapted: number of layers with output projections and feed-forward.
     """
 
     config: str
     network: Callable[[], nn.Module]
     width: int
     layers: int
+    adapted: int
     channels: int = 4
     side: int = 8
     pooled: int = 0
@@ -170,38 +172,38 @@ def _t5_tokens(length: int) -> dict:
 
 
 FAMILIES = {
-    "sd15": Family("SD15", unet(), 768, 6),
-    "sd15_inpainting": Family("SD15", unet(in_channels=9), 768, 6),
-    "sd2": Family("SD20", unet(**SD2), 1024, 6),
-    "sd2_v": Family("SD20", unet(**SD2_V), 1024, 4, prediction="v"),
+    "sd15": Family("SD15", unet(), 768, 6, 18),
+    "sd15_inpainting": Family("SD15", unet(in_channels=9), 768, 6, 18),
+    "sd2": Family("SD20", unet(**SD2), 1024, 6, 18),
+    "sd2_v": Family("SD20", unet(**SD2_V), 1024, 4, 12, prediction="v"),
     "sdxl": Family(
-        "SDXL", sdxl([0, 0, 2, 2, 10, 10], [2, 2, 2]), 2048, 54, pooled=1280
+        "SDXL", sdxl([0, 0, 2, 2, 10, 10], [2, 2, 2]), 2048, 54, 162, pooled=1280
     ),
     "sd3": Family(
-        "SD3", mmdit, 4096, 4, channels=16, pooled=2048, prediction="flow"
+        "SD3", mmdit, 4096, 4, 13, channels=16, pooled=2048, prediction="flow"
     ),
     "flux_dev": Family(
-        "Flux", flux(), 4096, 4, channels=16, pooled=768, prediction="flow",
+        "Flux", flux(), 4096, 4, 12, channels=16, pooled=768, prediction="flow",
         conditions=lambda length: {"guidance": 4.5},
     ),
     "flux_schnell": Family(
-        "FluxSchnell", flux(False), 4096, 4, channels=16, pooled=768, prediction="flow"
+        "FluxSchnell", flux(False), 4096, 4, 12, channels=16, pooled=768, prediction="flow"
     ),
-    "pixart_alpha": Family("PixArtAlpha", pixart(True), 4096, 2, side=40, extras=_position),
-    "pixart_sigma": Family("PixArtSigma", pixart(False), 4096, 2, side=40, extras=_position),
-    "flux2": Family("Flux2", flux(False, **FLUX2), 256, 4, channels=128, prediction="flow"),
-    "ovis_image": Family("FluxSchnell", flux(False, **OVIS), 256, 4, channels=16,
+    "pixart_alpha": Family("PixArtAlpha", pixart(True), 4096, 2, 6, side=40, extras=_position),
+    "pixart_sigma": Family("PixArtSigma", pixart(False), 4096, 2, 6, side=40, extras=_position),
+    "flux2": Family("Flux2", flux(False, **FLUX2), 256, 4, 12, channels=128, prediction="flow"),
+    "ovis_image": Family("FluxSchnell", flux(False, **OVIS), 256, 4, 14, channels=16,
                          prediction="flow"),
-    "ssd_1b": Family("SSD1B", sdxl([0, 0, 2, 2, 4, 4], [2, 2, 2]), 2048, 30, pooled=1280),
+    "ssd_1b": Family("SSD1B", sdxl([0, 0, 2, 2, 4, 4], [2, 2, 2]), 2048, 30, 90, pooled=1280),
     "segmind_vega": Family(
-        "Segmind_Vega", sdxl([0, 0, 1, 1, 2, 2], [2, 2, 2]), 2048, 18, pooled=1280
+        "Segmind_Vega", sdxl([0, 0, 1, 1, 2, 2], [2, 2, 2]), 2048, 18, 54, pooled=1280
     ),
-    "koala_700m": Family("KOALA_700M", sdxl([0, 2, 5], [1, 1, 1]), 2048, 18, pooled=1280),
+    "koala_700m": Family("KOALA_700M", sdxl([0, 2, 5], [1, 1, 1]), 2048, 18, 54, pooled=1280),
     "anima": Family(
-        "Anima", anima, 1024, 32, channels=16, prediction="flow", frames=True,
+        "Anima", anima, 1024, 32, 96, channels=16, prediction="flow", frames=True,
         conditions=_t5_tokens,
     ),
-    "aura_flow": Family("AuraFlow", aura, 2048, 3, prediction="flow"),
+    "aura_flow": Family("AuraFlow", aura, 2048, 3, 15, prediction="flow"),
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ FLUX_WIDTH = 3072  # diffusers splits a kohya file's linear1 at this width and n
 def tools(hosted):
     names = {
         "adapter": "darkminer.adapter", "lora_file": "darkminer.lora_file", "rng": "darkminer.rng",
-        "host_lora": "nodes.host_lora",
+        "host_lora": "nodes.host_lora", "layers": "darkminer.layers",
     }  # fmt: skip
     found = {k: importlib.import_module(f"dark_miner.{v}") for k, v in names.items()}
     return SimpleNamespace(**found, sd=importlib.import_module("comfy.sd"))
@@ -255,7 +255,7 @@ def flux_in_diffusers(tools, tmp_path, width, double, single):
         hidden_size=width, num_heads=width // 128, depth=double, depth_single_blocks=single
     )()
     miniature.fill(network).requires_grad_(False)
-    names = tools.host_lora.key_stems({}, tools.adapter.value_projections(network))
+    names = tools.host_lora.key_stems({}, tools.layers.adapted_layers(network, "blocks"))
     transformer = FluxTransformer2DModel(
         in_channels=64, num_layers=double, num_single_layers=single, attention_head_dim=128,
         num_attention_heads=width // 128, joint_attention_dim=4096, pooled_projection_dim=768,

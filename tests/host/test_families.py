@@ -6,7 +6,6 @@ Miniature checkpoints with random weights; the host detects and loads them itsel
 import gc
 import importlib
 import re
-from dataclasses import replace
 
 import pytest
 import torch
@@ -43,13 +42,14 @@ def erased(request, tools, tmp_path_factory):
 LOADERS = ["LoraLoader", "LoraLoaderModelOnly", "LoraModelLoader", "bypass"]
 
 
-def test_the_host_finds_the_family_and_every_value_projection(erased, tools):
-    family, model = erased.family, erased.model
+def test_the_host_finds_the_family_and_every_layer_to_adapt(erased, tools):
+    family, model, names = erased.family, erased.model, erased.seen["names"]
     assert type(model.model.model_config).__name__ == family.config
     assert erased.seen["prediction"] == family.prediction
-    assert len(erased.rows) == family.layers == len(erased.lora) // 3
-    assert set(erased.seen["names"]) == {r.path for r in erased.rows}
-    assert len(set(erased.seen["names"].values())) == family.layers
+    assert len(erased.rows) == family.layers < family.adapted == len(names)
+    assert {r.path for r in erased.rows} < set(names)
+    stems = {key.partition(".")[0] for key in erased.lora}
+    assert stems == set(names.values()) and len(stems) == family.adapted
 
 
 def test_our_prediction_is_the_hosts(erased, tools):
@@ -89,9 +89,10 @@ def test_the_keys_are_kohyas(erased):
     assert ends == {"lora_up.weight", "lora_down.weight", "alpha"}
     if erased.family.config in ("SD15", "SD20"):
         place = r"lora_unet_(down_blocks_\d+|up_blocks_\d+|mid_block)_attentions_\d+"
-        assert all(re.match(place + r"_transformer_blocks_\d+_attn[12]_to_v$", s) for s in stems)
+        layer = r"_transformer_blocks_\d+_(attn[12]_to_(v|out_0)|ff_net_(0_proj|2))$"
+        assert all(re.match(place + layer, s) for s in stems)
     else:
-        assert stems == {"lora_unet_" + r.path.replace(".", "_") for r in erased.rows}
+        assert stems == {"lora_unet_" + p.replace(".", "_") for p in erased.seen["names"]}
 
 
 @pytest.mark.parametrize("how", LOADERS)
@@ -102,7 +103,7 @@ def test_the_file_is_the_trained_model_in_every_loader(erased, tools, how, caplo
     if how == "bypass":
         assert len(loaded.injections["bypass_lora"]) > 0
     else:
-        assert len(loaded.patches) == family.layers
+        assert len(loaded.patches) == family.adapted
     changed = hosts_answer(tools, loaded, family)
     moved = (seen["trained"] - seen["original"]).abs().max()
     assert float(moved) > 20 * CLOSE["atol"], "the erasure must change the output"
@@ -145,9 +146,10 @@ def test_it_adds_up_with_another_lora(erased, tools):
 def test_the_saved_file_can_be_continued(erased, tools):
     from safetensors.torch import load_file
 
-    state = tools.lora_file.from_state_dict(load_file(erased.path), erased.seen["names"])
+    state = tools.host_lora.state_of(load_file(erased.path), erased.model)
     with session_on(tools, erased.model, erased.family) as session:
-        config = replace(settings(tools).circumvent, rank=state.rank, alpha=state.alpha)
+        config = tools.stages.as_continued(settings(tools).circumvent, state, erased.model)
+        assert config.layers == "blocks"
         tools.loop.new_adapters(session, config, seed=1, state=state)
         assert torch.allclose(answer(session, erased.family), erased.seen["trained"], **CLOSE)
 

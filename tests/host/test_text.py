@@ -113,5 +113,5 @@ def test_the_loop_erases_with_the_familys_text_encoders(tools, clip, kind, tmp_p
     widths = {e.context.shape[-1] for e in done.embeddings.entries}
     assert widths == {family.width}
     ups = [v for k, v in lora.items() if k.endswith("lora_up.weight")]
-    assert len(ups) == family.layers and all(up.any() for up in ups)
-    assert len(tools.host_lora.apply_lora(model, lora).patches) == family.layers
+    assert len(ups) == family.adapted and all(up.any() for up in ups)
+    assert len(tools.host_lora.apply_lora(model, lora).patches) == family.adapted
