@@ -6,12 +6,16 @@ prompts nearly untouched for many rounds. The concept's own contexts cost nothin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from .image_pool import concept_prompt
 from .types import EmbeddingPool, MinedEmbedding
+
+_ARTICLES = ("a", "an", "the")
+_THING = re.compile(r"\s+of(\s+(a|an|the))?\s+\*\s*$", re.IGNORECASE)
 
 
 def concept_prompts(concept: str, templates: Sequence[str]) -> list[str]:
@@ -23,8 +27,27 @@ def concept_prompts(concept: str, templates: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(concept_prompt(concept, t) for t in templates))
 
 
+def without_concept(template: str) -> str:
+    """A template without its ``*``: "a * photo" and "a photo of a *" both give "a photo"."""
+    return " ".join(_THING.sub("", template).replace("*", " ").split())
+
+
+def with_word(template: str, word: str) -> str:
+    """A template with one more word in the picture.
+
+    The concept of "a * photo" is a way to show things: "a * photo of a dog". That of "a photo of a
+    *" is a thing, which can be shown in other ways: "a dog photo of a *".
+    """
+    thing = _THING.search(template)
+    if thing is None:
+        return f"{template} of a {word}"
+    head = template[: thing.start()].split()
+    place = 1 if head and head[0].lower() in _ARTICLES else 0
+    return " ".join([*head[:place], word, *head[place:]]) + thing.group()
+
+
 def subject_prompts(concept: str, template: str, words: Sequence[str]) -> list[tuple[str, str]]:
-    """The concept with other things in the picture, and the same prompts without the concept.
+    """The concept with other words in the picture, and the same prompts without the concept.
 
     What a style is shows best on subjects, and "a photo of a dog" is a truer anchor of
     "a van gogh photo of a dog" than "a photo" is.
@@ -32,9 +55,8 @@ def subject_prompts(concept: str, template: str, words: Sequence[str]) -> list[t
     Returns:
         pairs (prompt, its anchor prompt), one per word.
     """
-    plain = " ".join(template.replace("*", " ").split())
-    named = concept_prompt(concept, template)
-    return [(f"{named} of a {w}", f"{plain} of a {w}") for w in words]
+    templates = [with_word(template, w) for w in words]
+    return [(concept_prompt(concept, t), without_concept(t)) for t in templates]
 
 
 def text_pool(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import MineConfig
+from .contexts import with_word, without_concept
 from .image_pool import check_pool
 from .losses import mining_loss
 from .merged import with_merged_adapters
@@ -108,7 +109,7 @@ def mine_tokens(
 ) -> MineResult:
     """Mine tokens at the text encoder's input, each on its own k pool images (equation 5).
 
-    A token starts from a word of the vocabulary. It counts alone and joined with subjects; each
+    A token starts from a word of the vocabulary. It counts alone and joined with others; each
     such prompt without the token is the anchor of its context.
     """
     gen = generator(seed, round_, "mine.tokens")
@@ -148,10 +149,9 @@ def _spoken(
 ) -> list[MinedEmbedding]:
     """The contexts of one token, alone and with subjects, each with its anchor."""
     order = torch.randperm(len(text.words), generator=gen)[: config.token_words].tolist()
-    prompts = [text.template, *(f"{text.template} of a {text.words[i]}" for i in order)]
+    prompts = [text.template, *(with_word(text.template, text.words[i]) for i in order)]
     contexts = text.encoder(prompts, token[None]).float().cpu()
-    plain = [" ".join(p.replace("*", " ").split()) for p in prompts]
-    anchors = text.encoder(plain, token[None]).float().cpu()
+    anchors = text.encoder([without_concept(p) for p in prompts], token[None]).float().cpu()
     return [
         MinedEmbedding(c.clone(), round_, indices, anchor=a.clone())
         for c, a in zip(contexts, anchors, strict=True)

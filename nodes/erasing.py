@@ -16,7 +16,7 @@ from torch import Tensor
 from ..darkminer.adapter import AdapterState
 from ..darkminer.bank import build_bank, vocabulary_prompts
 from ..darkminer.config import BankConfig, EraseConfig, SamplingConfig
-from ..darkminer.contexts import concept_prompts, subject_prompts, text_pool
+from ..darkminer.contexts import concept_prompts, subject_prompts, text_pool, without_concept
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.loop import Erasure, erase
 from ..darkminer.lora_file import LoraDict, metadata, to_state_dict
@@ -63,11 +63,11 @@ def concept_contexts(
 
 def bank_config(config: BankConfig, template: str) -> BankConfig:
     """The bank's prompt patterns in the words of the pool's own template ("a * photo")."""
-    with_word = template.replace("*", "{w}")
-    plain = " ".join(template.replace("*", " ").split())
+    in_place = template.replace("*", "{w}")
+    plain = without_concept(template)
     article, _, noun = plain.rpartition(" ")
     noun_of = f"{article} {{w}} {noun} of a {{v}}".strip()
-    return replace(config, templates=("a {w}", with_word, f"{plain} of a {{w}}", noun_of, noun_of))
+    return replace(config, templates=("a {w}", in_place, f"{plain} of a {{w}}", noun_of, noun_of))
 
 
 def text_space(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> TextSpace | None:

@@ -14,7 +14,13 @@ from dark_miner.darkminer.config import (
     VerifyConfig,
     override,
 )
-from dark_miner.darkminer.contexts import concept_prompts, subject_prompts, text_pool
+from dark_miner.darkminer.contexts import (
+    concept_prompts,
+    subject_prompts,
+    text_pool,
+    with_word,
+    without_concept,
+)
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.image_pool import build_pool, concept_prompt
 from dark_miner.darkminer.rng import generator
@@ -106,11 +112,30 @@ def test_embedding_pool_knows_rounds_and_drops_what_failed():
 
 def test_concept_prompts():
     assert concept_prompts("ink", ("*", "a *", "*")) == ["ink", "a ink"]
+    assert subject_prompts("cat", "a photo of a *", ["ink"]) == [
+        ("a ink photo of a cat", "a ink photo")
+    ]
     assert subject_prompts("van gogh", "a * photo", ["dog"]) == [
         ("a van gogh photo of a dog", "a photo of a dog")
     ]
     pool = text_pool("ink", ["ink"], [torch.ones(2, 3)], [None])
     assert pool.round == 0 and pool.text_tokens().shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "template, plain, joined",
+    [
+        ("a * photo", "a photo", "a * photo of a dog"),
+        ("* photo", "photo", "* photo of a dog"),
+        ("a photo of a *", "a photo", "a dog photo of a *"),
+        ("The photo of an *", "The photo", "The dog photo of an *"),
+        ("photo of *", "photo", "dog photo of *"),
+        ("a photo by *", "a photo by", "a photo by * of a dog"),
+    ],
+)
+def test_a_template_says_whether_the_concept_is_a_way_or_a_thing(template, plain, joined):
+    assert without_concept(template) == plain
+    assert with_word(template, "dog") == joined
 
 
 @pytest.mark.parametrize("concept, template", [(" ", "a *"), ("ink", "a photo")])
