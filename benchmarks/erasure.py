@@ -1,4 +1,4 @@
-"""Erases one gallery style through the same functions as the loop node, and saves the LoRA."""
+"""Erases a target of the gallery through the loop node's own functions, and saves the LoRA."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .targets import Target
+
 log = logging.getLogger(__name__)
 
 POOL_SIZE = 200
-ANCHOR, NEGATIVE, TEMPLATE = "a drawing", "", "a * drawing"
+ANCHOR, NEGATIVE = "a drawing", ""
 
 
 def gallery_sampling():
@@ -40,10 +42,10 @@ def log_stages():
     return report
 
 
-def erase_style(
-    style: str, seed: int, preset: str, rounds: int | None, path: Path, config: Any = None
+def erase_target(
+    target: Target, seed: int, preset: str, rounds: int | None, path: Path, config: Any = None
 ) -> tuple[Any, float]:
-    """Erase ``style`` from the gallery model and save the LoRA to ``path``.
+    """Erase a target from the gallery model and save the LoRA to ``path``.
 
     Returns:
         the erasure and the seconds from loaded models to saved file, the pool included.
@@ -63,8 +65,8 @@ def erase_style(
         config = replace(config, max_rounds=rounds)
     sampling, report = gallery_sampling(), log_stages()
     pool = made(
-        model, clip, vae, style, TEMPLATE.replace("*", style), NEGATIVE, POOL_SIZE, SIZE, SIZE,
-        seed, sampling, report,
+        model, clip, vae, target.name, target.template.replace("*", target.name), NEGATIVE,
+        POOL_SIZE, SIZE, SIZE, seed, sampling, report,
     )  # fmt: skip
     done, lora = run_erasure(
         model, clip, vae, vision_encoder(clip_vision, "quality"), pool, config, anchor=ANCHOR,

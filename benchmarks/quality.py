@@ -3,6 +3,8 @@
     python -m benchmarks.quality --style ink --seed 0 [--preset fast] [--rounds N] [--json FILE]
     python -m benchmarks.quality --style ink --lora FILE        judges a file made elsewhere
     python -m benchmarks.quality --style ink --short            no attacks, one seed
+    python -m benchmarks.quality --object rocket                 an object instead of a style
+    python -m benchmarks.quality --style ink --strengths        also at a quarter to whole strength
 
 COMFYUI_PATH names the host.
 """
@@ -14,33 +16,54 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .hosted import load_pack
+from .targets import OBJECT, STYLE, Target
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
 
-def summary(pictures: Any, style: str) -> dict[str, Any]:
-    """Proportions of one model: the erased style, the others, objects and held-out objects."""
+def summary(pictures: Any, target: Target) -> dict[str, Any]:
+    """Proportions of one model: the target, the other styles, objects and held-out objects."""
     import torch
     from dark_miner.darkminer.evaluate import accuracy, concept_ratio, concept_score
     from dark_miner.demo.gallery import HELD_OUT, OBJECTS, STYLES
 
-    others = [s for s in STYLES if s != style]
-    things = torch.cat([pictures.objects[s] for s in others])
-    labels = torch.cat([pictures.labels[s] for s in others])
     hidden = torch.tensor([OBJECTS.index(o) for o in HELD_OUT])
+    things = torch.cat(list(pictures.objects.values()))
+    labels = torch.cat(list(pictures.labels.values()))
     held = torch.isin(labels, hidden)
-    own = pictures.styles[style]
-    own_held = torch.isin(pictures.labels[style], hidden)
-    return {
-        "concept_ratio": concept_ratio(own, STYLES.index(style)),
-        "concept_ratio_held_out": concept_ratio(own[own_held], STYLES.index(style)),
-        "concept_score": concept_score(own, STYLES.index(style)),
-        "kept": {s: concept_ratio(pictures.styles[s], STYLES.index(s)) for s in others},
+    found = {
+        "concept_ratio": concept_ratio(pictures.own, target.index),
+        "concept_score": concept_score(pictures.own, target.index),
+        "kept": {s: concept_ratio(p, STYLES.index(s)) for s, p in pictures.styles.items()},
         "objects": accuracy(things[~held], labels[~held]),
         "objects_held_out": accuracy(things[held], labels[held]),
     }
+    if target.kind == STYLE:
+        own = pictures.own[torch.isin(pictures.companions, hidden)]
+        found["concept_ratio_held_out"] = concept_ratio(own, target.index)
+    return found
+
+
+def drift(before: Any, after: Any) -> float:
+    """How far unrelated pictures move at equal seeds, over how far another seed moves them.
+
+    Needs pictures of two seeds at least. Mean distance of :func:`~demo.judge.load_distance`.
+    """
+    import torch
+    from dark_miner.demo.judge import load_distance
+
+    distance = load_distance()
+    moved = [distance(before.images[s], after.images[s]) for s in before.images]
+    noise = []
+    for images in before.images.values():
+        first, second = images.chunk(before.seeds)[:2]
+        noise.append(distance(first, second))
+    return float(torch.cat(moved).mean() / torch.cat(noise).mean())
 
 
 def table(before: dict[str, Any], after: dict[str, Any]) -> str:
@@ -58,6 +81,7 @@ def table(before: dict[str, Any], after: dict[str, Any]) -> str:
             rows += [(f"{key} {k}", cell(p), cell(after[key][k])) for k, p in value.items()]
         else:
             rows.append((key, cell(value), cell(after[key])))
+    rows += [(key, "-", cell(after[key])) for key in after if key not in before]
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows)
 
@@ -73,11 +97,11 @@ def flat(figures: dict[str, Any]) -> dict[str, Any]:
     return {k: number(v) for k, v in figures.items()}
 
 
-def as_json(style: str, seed: int, before: dict, after: dict, seconds: float) -> dict[str, Any]:
+def as_json(target: Target, seed: int, before: dict, after: dict, seconds: float) -> dict[str, Any]:
     """The machine-readable record; kept figures are ratios after / before."""
     from dark_miner.darkminer.evaluate import kept
 
-    record: dict[str, Any] = {"style": style, "seed": seed, **flat(after)}
+    record: dict[str, Any] = {target.kind: target.name, "seed": seed, **flat(after)}
     ratios = {s: kept(p, before["kept"][s]) for s, p in after["kept"].items()}
     record["kept"] = ratios
     record["kept_mean"] = sum(ratios.values()) / len(ratios)
@@ -91,26 +115,68 @@ def as_json(style: str, seed: int, before: dict, after: dict, seconds: float) ->
     return record
 
 
-def judge(lora: Path | None, args: argparse.Namespace) -> dict[str, Any]:
-    """All figures of one model, asked as a user and (unless short) as attackers would."""
+def attack_config(kind: str, steps: int) -> Any:
+    """An attack's settings: textual inversion is learnt at a lower rate than free contexts."""
     from dark_miner.darkminer.attacks.common import AttackConfig
+
+    return AttackConfig(steps=steps, lr=0.01 if kind == "cce" else 0.02)
+
+
+def judge(
+    lora: Path | None, target: Target, args: argparse.Namespace, attacks: Sequence[str]
+) -> tuple[Any, dict]:
+    """Pictures and figures of one model, asked as a user and as these attackers would."""
     from dark_miner.darkminer.evaluate import Proportion
 
-    from .figures import ATTACKS, Studio
+    from .figures import Studio
 
     studio = Studio(lora)
     seeds, wordings = (1, 1) if args.short else (args.seeds, 3)
-    figures = summary(studio.user_pictures(args.style, seeds, wordings), args.style)
-    for kind in () if args.short else args.attacks.split(",") if args.attacks else ATTACKS:
-        rate = 0.01 if kind == "cce" else 0.02
-        config = AttackConfig(steps=args.attack_steps, lr=rate)
-        figures[kind] = Proportion(*studio.attack(args.style, kind, args.seed, config))
-    return figures
+    pictures = studio.user_pictures(target, seeds, wordings)
+    figures = summary(pictures, target)
+    for kind in attacks:
+        config = attack_config(kind, args.attack_steps)
+        figures[kind] = Proportion(*studio.attack(target, kind, args.seed, config))
+    return pictures, figures
+
+
+def strength_curve(lora: Path, target: Target, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Ratio, kept and textual inversion of the LoRA at a quarter, half, three quarters and whole.
+
+    Kept figures are shares, not divided by those before.
+    """
+    from dark_miner.darkminer.evaluate import Proportion
+
+    from .figures import Studio
+
+    curve = []
+    for strength in STRENGTHS:
+        studio = Studio(lora, strength)
+        figures = flat(summary(studio.user_pictures(target, 1, 1), target))
+        kept = figures["kept"].values()
+        hits = studio.attack(target, "cce", args.seed, attack_config("cce", args.attack_steps))
+        curve.append({
+            "strength": strength, "ratio": figures["concept_ratio"],
+            "cce": Proportion(*hits).value, "kept_mean": sum(kept) / len(kept),
+            "kept_worst": min(kept), "objects": figures["objects"],
+        })  # fmt: skip
+        print("  ".join(f"{name} {value:.3f}" for name, value in curve[-1].items()))
+    return curve
+
+
+def chosen_target(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Target:
+    """``--style`` or ``--object`` as a target; a wrong word ends the program."""
+    kind = OBJECT if args.object else STYLE
+    try:
+        return Target(args.object or args.style, kind)
+    except ValueError as error:
+        parser.error(f"--{kind} {error}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--style", default="ink")
+    parser.add_argument("--object", default="", help="erase an object instead of a style")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", choices=("fast", "paper"), default="fast")
     parser.add_argument("--rounds", type=int, default=None)
@@ -121,35 +187,50 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2, help="noise seeds per user prompt")
     parser.add_argument("--attacks", default="", help="only these, by comma")
     parser.add_argument("--attack-steps", type=int, default=1500)
+    parser.add_argument("--after-only", action="store_true", help="no attacks before the erasure")
+    parser.add_argument("--strengths", action="store_true", help="the LoRA at 0.25, 0.5, 0.75, 1")
     args = parser.parse_args()
     load_pack()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    from dark_miner.demo.gallery import STYLES
-
-    if args.style not in STYLES:
-        parser.error(f"--style {args.style}: choose one of {', '.join(STYLES)}")
+    target = chosen_target(parser, args)
     if args.lora and not args.lora.is_file():
         parser.error(f"--lora {args.lora}: no such file")
     with tempfile.TemporaryDirectory() as folder:
         path, seconds = args.lora, 0.0
         if path is None:
-            from .erasure import erase_style
+            from .erasure import erase_target
 
-            path = args.out or Path(folder) / f"erase-{args.style}.safetensors"
-            done, seconds = erase_style(args.style, args.seed, args.preset, args.rounds, path)
+            path = args.out or Path(folder) / f"erase-{target.name}.safetensors"
+            done, seconds = erase_target(target, args.seed, args.preset, args.rounds, path)
             for record in done.embeddings.history:
                 scores = ", ".join(f"{s:.2f}" for s in record.scores)
                 print(f"round {record.round}: scores {scores}; tau {record.threshold:.2f}")
-            print(f"erased {args.style} in {seconds:.0f} s")
+            print(f"erased {target.name} in {seconds:.0f} s")
         started = time.monotonic()
-        before, after = judge(None, args), judge(path, args)
-    record = as_json(args.style, args.seed, before, after, seconds)
+        record = report(path, target, args, seconds)
+        if args.strengths:
+            record["strengths"] = strength_curve(path, target, args)
+    print(f"judged in {time.monotonic() - started:.0f} s")
+    if args.json:
+        args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def report(path: Path, target: Target, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """Judge the model before and after, print the table; the machine-readable record."""
+    from .figures import ATTACKS
+
+    attacks = () if args.short else args.attacks.split(",") if args.attacks else ATTACKS
+    pictures, before = judge(None, target, args, () if args.after_only else attacks)
+    erased, after = judge(path, target, args, attacks)
+    record = as_json(target, args.seed, before, after, seconds)
     print(table(before, after))
     print(f"kept mean {record['kept_mean']:.3f}, worst {record['kept_worst']:.3f}; "
           f"objects {record['objects']:.3f}, held out {record['objects_held_out']:.3f} "
-          f"(after / before); judged in {time.monotonic() - started:.0f} s")  # fmt: skip
-    if args.json:
-        args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+          "(after / before)")  # fmt: skip
+    if pictures.seeds > 1:
+        record["drift"] = drift(pictures, erased)
+        print(f"unrelated pictures move {record['drift']:.3f} of what another seed moves them")
+    return record
 
 
 if __name__ == "__main__":

@@ -57,20 +57,60 @@ def load_judge(
     Raises:
         FileNotFoundError: no weights there.
     """
-    file = Path(folder or WEIGHTS) / "judge.safetensors"
-    if not file.is_file():
-        raise FileNotFoundError(f"The judge's weights {file} are missing: install the pack whole.")
-    net = Judge()
-    net.load_state_dict({name: value.float() for name, value in load_file(file).items()})
-    net.eval().requires_grad_(False).to(device)
+    net = _trained(folder, device)
 
     def judge(images: torch.Tensor) -> Judgement:
-        pictures = images[..., :3].to(device, torch.float32).movedim(-1, 1).clamp(0, 1)
-        if pictures.shape[-2:] != (SIZE, SIZE):
-            pictures = F.interpolate(pictures, (SIZE, SIZE), mode="bilinear", antialias=True)
+        pictures = _pictures(images, device)
         with torch.no_grad():
             parts = [net(part) for part in pictures.split(256)]  # bounded memory
         style, thing = (torch.cat(logits).softmax(-1).cpu() for logits in zip(*parts, strict=True))
         return style, thing
 
     return judge
+
+
+def load_distance(
+    folder: str | Path | None = None, device: str | torch.device = "cpu"
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """How different pictures look to the judge: LPIPS (Zhang et al., 2018) without its weights.
+
+    After each of the judge's stages the channels at every place are scaled to length 1, and their
+    squared differences are averaged over the places; the distance is the mean of the stages.
+
+    Returns:
+        A function of images [B, H, W, 3] twice (0..1) that gives distances [B], 0 to 4.
+    """
+    net = _trained(folder, device)
+
+    def stages(images: torch.Tensor) -> list[torch.Tensor]:
+        found, hidden = [], _pictures(images, device) * 2 - 1
+        for i, layer in enumerate(net.body):
+            hidden = layer(hidden)
+            if i % 6 == 5:  # two convolutions a stage, each with its norm and its activation
+                found.append(F.normalize(hidden, dim=1))
+        return found
+
+    @torch.no_grad()
+    def distance(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        pairs = zip(stages(one), stages(other), strict=True)
+        each = [(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]
+        return torch.stack(each).mean(0).cpu()
+
+    return distance
+
+
+def _trained(folder: str | Path | None, device: str | torch.device) -> Judge:
+    file = Path(folder or WEIGHTS) / "judge.safetensors"
+    if not file.is_file():
+        raise FileNotFoundError(f"The judge's weights {file} are missing: install the pack whole.")
+    net = Judge()
+    net.load_state_dict({name: value.float() for name, value in load_file(file).items()})
+    return net.eval().requires_grad_(False).to(device)
+
+
+def _pictures(images: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """Images as the judge takes them, [B, 3, 32, 32] in 0..1."""
+    pictures = images[..., :3].to(device, torch.float32).movedim(-1, 1).clamp(0, 1)
+    if pictures.shape[-2:] != (SIZE, SIZE):
+        pictures = F.interpolate(pictures, (SIZE, SIZE), mode="bilinear", antialias=True)
+    return pictures

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from dark_miner.demo import gallery
-from dark_miner.demo.judge import WEIGHTS, load_judge
+from dark_miner.demo.judge import WEIGHTS, load_distance, load_judge
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +46,14 @@ def test_weights_and_atlas_keep_their_size():
     files = list(WEIGHTS.glob("*.safetensors"))
     assert {f.stem for f in files} == {"unet", "vae", "clip_text", "clip_vision", "judge"}
     assert sum(f.stat().st_size for f in files) <= 24e6
+
+
+def test_the_distance_tells_noise_from_another_designer():
+    distance = load_distance()
+    images, _, things = gallery.drawings("noto", 16, 5)
+    other = gallery.drawings("ink", 16, 5, objects=things[:1])[0]
+    gen = torch.Generator().manual_seed(0)
+    noisy = (images + 0.01 * torch.randn(images.shape, generator=gen)).clamp(0, 1)
+    assert torch.equal(distance(images, images), torch.zeros(16))
+    assert torch.allclose(distance(images, other), distance(other, images))
+    assert float(distance(images, noisy).mean()) < 0.2 * float(distance(images, other).mean())

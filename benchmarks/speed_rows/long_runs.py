@@ -63,7 +63,8 @@ def growth(options: Options) -> Result:
 @row
 def paper_vs_fast(options: Options) -> Result:
     """Gallery model: N rounds of preset paper / preset fast, time alone (goal at least 20)."""
-    from dark_miner.benchmarks.erasure import erase_style
+    from dark_miner.benchmarks.erasure import erase_target
+    from dark_miner.benchmarks.targets import Target
     from dark_miner.darkminer.config import FAST, PAPER
 
     measured = options.rounds or 1
@@ -76,7 +77,7 @@ def paper_vs_fast(options: Options) -> Result:
         spent: dict[str, float] = {}
         for name, config in (("fast", FAST), ("paper", paper)):
             spent[name] = timed(
-                lambda c=config, n=name: erase_style(options.style, SEED, n, None, path, c)
+                lambda c=config, n=name: erase_target(Target(options.style), SEED, n, None, path, c)
             )
     full = PAPER.max_rounds
     whole = spent["paper"] * full / measured

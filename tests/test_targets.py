@@ -1,0 +1,51 @@
+"""What the gallery's benchmark erases, and how it asks."""
+
+import pytest
+import torch
+from dark_miner.benchmarks.targets import OBJECT, Target
+from dark_miner.demo.gallery import HELD_OUT, OBJECTS, STYLES
+
+
+def test_a_style_is_asked_for_with_every_object():
+    ink = Target("ink")
+    texts, companions = ink.prompts(2, 2)
+    assert len(texts) == 2 * 2 * len(OBJECTS) == len(companions)
+    assert texts[0] == f"a ink picture of a {OBJECTS[0]}" and companions[1] == 1
+    assert all("ink" in t.split() for t in texts)
+    assert ink.template == "a * drawing"
+    assert "ink" not in ink.other_styles() and len(ink.other_styles()) == len(STYLES) - 1
+    assert len(ink.others("noto")) == len(OBJECTS) == len(ink.other_objects())
+
+
+def test_an_object_is_asked_for_in_every_style():
+    rocket = Target("rocket", OBJECT)
+    texts, companions = rocket.prompts(3, 1)
+    assert len(texts) == 3 * 7 * len(STYLES)
+    assert texts[1] == f"a {STYLES[1]} picture of a rocket" and companions[8] == 1
+    assert rocket.template == "a drawing of a *"
+    assert rocket.other_styles() == list(STYLES)
+    assert len(rocket.others("ink")) == len(OBJECTS) - 1
+    assert OBJECTS.index("rocket") not in rocket.other_objects().tolist()
+
+
+def test_held_out_objects_are_no_targets():
+    with pytest.raises(ValueError, match="choose one of"):
+        Target(HELD_OUT[0], OBJECT)
+    with pytest.raises(ValueError, match="choose one of"):
+        Target("cubism")
+
+
+def test_an_attackers_drawings_of_an_object_show_it_in_every_style():
+    images, shown = Target("rocket", OBJECT).drawings(32, 9)
+    assert images.shape == (32, 32, 32, 3)
+    assert shown[:7] == list(STYLES) and set(shown) == set(STYLES)
+    again = Target("rocket", OBJECT).drawings(32, 9)[0]
+    assert torch.equal(images, again)
+    assert len({tuple(i.flatten().tolist()) for i in images}) == 32
+
+
+def test_the_target_is_read_from_its_own_answers():
+    answers = (torch.zeros(2, len(STYLES)), torch.ones(2, len(OBJECTS)))
+    assert Target("ink").found(answers) is answers[0]
+    assert Target("rocket", OBJECT).found(answers) is answers[1]
+    assert Target("rocket", OBJECT).index == OBJECTS.index("rocket")
