@@ -203,8 +203,8 @@ from dark_miner.darkminer.memory import Memory
 torch.set_num_threads(1)
 network = nn.Sequential(*[nn.Sequential(nn.Linear(256, 8192), nn.Tanh(), nn.Linear(8192, 256))
                           for _ in range(6)]).requires_grad_(False)
-x = torch.randn(256, 256)
-context = torch.zeros(256, 256, requires_grad=True)
+x = torch.randn(1024, 256)
+context = torch.zeros(1024, 256, requires_grad=True)
 
 def run(memory):
     denoise = memory.denoiser(lambda x, t, c: network(x + c), network)
@@ -220,10 +220,10 @@ def run(memory):
 run(Memory(trained=16))  # what is imported at first use is imported now
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 before = resource.getrlimit(resource.RLIMIT_AS)
-resource.setrlimit(resource.RLIMIT_AS, (used + 50 * 2**20, before[1]))
+resource.setrlimit(resource.RLIMIT_AS, (used + 100 * 2**20, before[1]))
 memory = Memory()
 found, gradient = run(memory)
-assert memory.trained is not None and memory.trained < 256, memory.trained
+assert memory.trained is not None and memory.trained < 1024, memory.trained
 resource.setrlimit(resource.RLIMIT_AS, before)
 expected, wanted = run(Memory())
 assert abs(found - expected) < 1e-6, (found, expected)

@@ -167,7 +167,7 @@ def estimate(family: Family, budget: float) -> dict[str, float | bool | None]:
     sizes = {by: memory.sample_bytes(ask, by_block=by) / GIB for by in (False, True)}
     memory.free = lambda: int(budget * GIB - weights)
     ask()  # makes the plan
-    size = sizes[memory.by_block]
+    size = WITHIN[memory.by_block] * sizes[memory.by_block]
     samples = min(memory.trained or PASS, PASS)
     return {
         "weights": weights / GIB,
@@ -175,7 +175,7 @@ def estimate(family: Family, budget: float) -> dict[str, float | bool | None]:
         "kept by a sample, block by block": sizes[True],
         "samples a pass": memory.trained,
         "block by block": memory.by_block,
-        "peak": weights / GIB + WITHIN * size * samples,
+        "peak": weights / GIB + size * samples,
     }
 
 
