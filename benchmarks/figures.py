@@ -61,7 +61,7 @@ class Studio:
         from dark_miner.demo.judge import load_judge
         from dark_miner.demo.models import load_demo_models
 
-        self.model, self.clip, self.vae, _ = load_demo_models()
+        self.model, self.clip, self.vae, self.vision = load_demo_models()
         self.judge = load_judge()
         if lora is not None:
             self._load(lora, strength)
