@@ -202,8 +202,8 @@ class ChaseConfig:
 
     steps: int = 0
     optimizer: Optimizer = "adam"
-    lr: float = 4e-3
-    lr_late: float = 8e-4
+    lr: float = 5e-3
+    lr_late: float = 1e-3
     lr_drop: int = 0
     clip: float = 100.0
     tokens: int = 10
@@ -213,15 +213,15 @@ class ChaseConfig:
     images: int = 1
     life: int = 150
     past: int = 6
-    concepts: int = 6
-    eta: float = 2.0
+    concepts: int = 4
+    eta: float = 3.0
     bystanders: int = 6
-    bystander_eta: float = 1.5
+    bystander_eta: float = 2.5
     asides: int = 12
     aside_images: int = 4
     aside_eta: float = 0.0
     draws: int = 768
-    bank_weight: float = 1.0
+    bank_weight: float = 2.0
     bank_batch: int = 8
     bank_uniform: float = 0.2
     bank_refresh: int = 100
@@ -328,14 +328,14 @@ _FAST_CIRCUMVENT = CircumventConfig(
     optimizer="adam",
     steps=60,
     batch=8,
-    lr=4e-4,  # a round only mends what the chase has left: more would cost the neighbours
-    lr_late=2e-4,
+    lr=1e-4,  # a round only mends what the chase has left: more would undo its margins
+    lr_late=5e-5,
     lr_drop=40,
     r=0.5,
     alpha_p=0.0,
     images=3,
-    eta=2.0,
-    bank_weight=1.0,
+    eta=3.0,
+    bank_weight=2.0,
     bank_batch=8,
 )
 
@@ -355,7 +355,7 @@ FAST = EraseConfig(
     ),
     verify=VerifyConfig(draws=2),
     circumvent=_FAST_CIRCUMVENT,
-    start=replace(_FAST_CIRCUMVENT, steps=100, lr=4e-3, lr_drop=100),
+    start=replace(_FAST_CIRCUMVENT, steps=100, lr=5e-3, lr_drop=100, eta=4.0),
     chase=ChaseConfig(steps=450, lr_drop=315),
     bank=BankConfig(size=160),
 )
