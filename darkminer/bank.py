@@ -90,7 +90,7 @@ def build_bank(
         features.append(encode(shown))
         report(StepReport("bank", 0, stop, total, images=shown[:4]))
     feature = torch.cat(features).view(len(prompts), n, -1)
-    keep = ~shows_concept(feature, encode(pool.floats(range(min(len(pool), _POOL_IMAGES)))), config)
+    keep = ~shows_concept(feature, encode(pool.first(_POOL_IMAGES)), config)
     keep[:always] = True
     made = torch.cat(latents).view(len(prompts), n, *model.latent_shape)
     kept = [p for p, k in zip(prompts, keep.tolist(), strict=True) if k]

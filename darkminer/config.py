@@ -100,17 +100,23 @@ class VerifyConfig:
         threshold: tau, or ``"auto"`` to calibrate it from the pool and anchor pictures.
         draws: noise draws averaged per embedding.
         images: k, used when an embedding does not say which pool images it was mined on.
+        against: what a picture is held against. ``"pairs"``: the reference picture of the same
+            noise and its own k pool images, as in the paper. ``"means"``: the mean feature of
+            several reference pictures and that of the pool, which leaves out what a single
+            picture shows besides.
     """
 
     threshold: float | Literal["auto"] = 0.2
     draws: int = 1
     images: int = 3
+    against: Literal["pairs", "means"] = "pairs"
 
     def __post_init__(self) -> None:
         ok = self.threshold == "auto" or -1.0 <= float(self.threshold) <= 1.0
         _require(ok, self, "threshold", 'between -1 and 1, or "auto"')
         _require(self.draws >= 1, self, "draws", "at least 1")
         _require(self.images >= 1, self, "images", "at least 1")
+        _require(self.against in ("pairs", "means"), self, "against", '"pairs" or "means"')
 
 
 @dataclass(frozen=True)

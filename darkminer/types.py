@@ -143,6 +143,10 @@ class ImagePool:
         """Images ``[k, H, W, 3]`` in 0..1 at ``indices``."""
         return self.images[list(indices)].float() / 255.0
 
+    def first(self, count: int) -> Tensor:
+        """The first ``count`` images (or all there are) in 0..1."""
+        return self.floats(range(min(len(self), count)))
+
 
 @dataclass(frozen=True)
 class MinedEmbedding:

@@ -26,6 +26,7 @@ from .types import (
 )
 
 _CALIBRATION_IMAGES = 16
+_MEAN_IMAGES = 64  # pool images whose mean feature stands for the concept
 
 
 def delta_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
@@ -42,6 +43,22 @@ def delta_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
     made = normalize(target - reference, dim=-1)[:, None]
     wanted = normalize(concept - reference[:, None], dim=-1)
     return (made * wanted).sum(-1).mean(-1)
+
+
+def mean_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
+    """Equation 6 against means: cosine of ``E(x_c) - mean E(x_r)`` with the concept's direction.
+
+    A single reference shows a subject of its own, and so does a single picture of the concept;
+    what all have in common remains.
+
+    Args:
+        target: features ``[n, F]``; reference: ``[r, F]``; concept: ``[p, F]``.
+
+    Returns:
+        the score of each target, ``[n]``, between -1 and 1.
+    """
+    origin = reference.mean(0).expand_as(target)
+    return delta_score(target, origin, concept.mean(0).expand(len(target), 1, -1))
 
 
 def verify(
@@ -71,24 +88,29 @@ def verify(
     """
     gen = generator(seed, round_, "verify")
     m, draws = len(embeddings), config.draws
-    noise = seeded_noise(model, m * draws, gen)
+    noise = seeded_noise(model, _references(m * draws, config), gen)
     contexts = [e.context for e in embeddings for _ in range(draws)]
-    x_r = _pictures(model, [reference[0]] * (m * draws), noise, round_)
+    x_r = _pictures(model, [reference[0]] * len(noise), noise, round_)
     report(StepReport("verify", round_, 1, 2, images=x_r[:4]))
-    x_c = _pictures(model, contexts, noise, round_)
+    x_c = _pictures(model, contexts, noise[: m * draws], round_)
     report(StepReport("verify", round_, 2, 2, images=x_c[:4]))
-    wanted = torch.stack(
-        [encode(pool.floats(_indices(e, pool, config, gen))) for e in embeddings]
-    ).repeat_interleave(draws, 0)
-    scores = delta_score(encode(x_c), encode(x_r), wanted).view(m, draws).mean(1)
+    if config.against == "means":
+        scores = mean_score(encode(x_c), encode(x_r), encode(pool.first(_MEAN_IMAGES)))
+    else:
+        wanted = torch.stack(
+            [encode(pool.floats(_indices(e, pool, config, gen))) for e in embeddings]
+        ).repeat_interleave(draws, 0)
+        scores = delta_score(encode(x_c), encode(x_r), wanted)
+    scores = scores.view(m, draws).mean(1)
     threshold = config.threshold
     if threshold == "auto":
         off = adapters.off() if adapters is not None else nullcontext()
         threshold, _ = calibrate(model, encode, reference, pool, config, seed=seed, off=off)
     values = tuple(float(s) for s in scores)
     return Verdict(
-        values, threshold, max(values) > threshold, x_c[::draws].clone(), x_r[::draws].clone()
-    )
+        values, threshold, max(values) > threshold, x_c[::draws].clone(),
+        x_r[: m * draws : draws].clone(),
+    )  # fmt: skip
 
 
 def calibrate(
@@ -104,7 +126,7 @@ def calibrate(
     """A threshold for this image encoder, from pictures that surely have or lack the concept.
 
     Pool images stand for pictures with the concept, anchor pictures for those without; both are
-    scored against other pool images (the recipe of the paper's table 12).
+    scored against other pool images (the recipe of the paper's table 12) or their mean.
 
     Returns:
         the cut that separates the two best (Youden's J; midway between the neighbours), and the
@@ -119,8 +141,12 @@ def calibrate(
     concept = encode(pool.floats(order[: 2 * n].tolist()))
     half = max(1, min(n, len(concept) // 2))
     wanted = concept[half:] if len(concept) > half else concept
-    with_it = delta_score(concept[:half], anchors[:half], wanted)
-    without = delta_score(anchors[n:], anchors[:n], wanted)
+    if config.against == "means":
+        with_it = mean_score(concept[:half], anchors[:n], wanted)
+        without = mean_score(anchors[n:], anchors[:n], wanted)
+    else:
+        with_it = delta_score(concept[:half], anchors[:half], wanted)
+        without = delta_score(anchors[n:], anchors[:n], wanted)
     return best_cut(with_it, without)
 
 
@@ -134,6 +160,11 @@ def best_cut(positive: Tensor, negative: Tensor) -> tuple[float, float]:
         negative[None] > cuts[:, None]
     ).float().mean(1)
     return float(cuts[gain.argmax()]), float(auc)
+
+
+def _references(count: int, config: VerifyConfig) -> int:
+    """How many reference pictures: one a target, and enough for a mean where one is taken."""
+    return max(count, _CALIBRATION_IMAGES) if config.against == "means" else count
 
 
 def _indices(

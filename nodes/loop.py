@@ -15,7 +15,7 @@ from .host_lora import apply_lora, state_of
 from .host_run import Progress, named
 from .report import report_picture
 from .stages import as_continued
-from .verify import encoder, encoder_inputs, verify_config
+from .verify import against_input, encoder, encoder_inputs, verify_config
 
 NODE = "DarkMinerLoop"
 
@@ -98,6 +98,7 @@ def recipe_inputs() -> list:
             "threshold", default="", optional=True,
             tooltip="Go on while a score is above it; auto calibrates it. Empty: preset.",
         ),
+        against_input(),
         io.String.Input(
             "exclude_words", default="", optional=True,
             tooltip="Words the vocabulary bank must not use, separated by commas.",
@@ -133,6 +134,7 @@ def changed_config(
     rank: int = 0,
     layers: str = inputs.AS_PRESET,
     threshold: str = "",
+    against: str = inputs.AS_PRESET,
     length: int = 0,
     mine_steps: int = 0,
     mine_learning_rate: float = 0.0,
@@ -152,7 +154,7 @@ def changed_config(
         base,
         max_rounds=max_rounds or base.max_rounds,
         mine=inputs.mine_config(base.mine, length, mine_steps, mine_learning_rate, count),
-        verify=verify_config(base.verify, threshold, 0, node),
+        verify=verify_config(base.verify, threshold, 0, node, against),
         circumvent=inputs.circumvent_config(base.circumvent, *more),
         start=inputs.circumvent_config(base.start, *more),
         chase=inputs.chase_config(base.chase, chase_steps),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..darkminer.config import VerifyConfig
+from ..darkminer.config import VerifyConfig, override
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_encoder import open_clip_encoder
 from ..darkminer.types import EmbeddingPool
@@ -37,6 +37,16 @@ def encoder_inputs() -> list:
     ]  # fmt: skip
 
 
+def against_input():
+    """What a picture is held against."""
+    return io.Combo.Input(
+        "against", options=[inputs.AS_PRESET, "pairs", "means"], default=inputs.AS_PRESET,
+        optional=True,
+        tooltip="pairs: one reference picture and a few pool images, as in the paper. means: the "
+        "mean of many, which tells the concept apart better; use it with threshold auto.",
+    )  # fmt: skip
+
+
 def encoder(clip_vision, open_clip_model: str, open_clip_weights: str, node: str):
     """The image encoder the user asked for."""
     if clip_vision is not None:
@@ -44,11 +54,13 @@ def encoder(clip_vision, open_clip_model: str, open_clip_weights: str, node: str
     return open_clip_encoder(open_clip_model, open_clip_weights)
 
 
-def verify_config(base: VerifyConfig, threshold: str, draws: int, node: str) -> VerifyConfig:
+def verify_config(
+    base: VerifyConfig, threshold: str, draws: int, node: str, against: str = inputs.AS_PRESET
+) -> VerifyConfig:
     """Verification's settings with what the user changed (empty and 0 mean the preset's)."""
     if threshold.strip():
         base = replace(base, threshold=threshold_of(threshold, node))
-    return replace(base, draws=draws or base.draws)
+    return override(base, draws=draws, against=None if against == inputs.AS_PRESET else against)
 
 
 def threshold_of(text: str, node: str) -> float | str:
@@ -91,6 +103,7 @@ class VerifyDeltaCLIP(io.ComfyNode):
                     tooltip="Noise draws averaged per embedding. 0: as the preset says.",
                 ),
                 *encoder_inputs(),
+                against_input(),
                 sockets.Lora.Input("lora", optional=True, tooltip="The erasure so far."),
                 sockets.Embeddings.Input(
                     "embeddings", optional=True,
@@ -118,11 +131,11 @@ class VerifyDeltaCLIP(io.ComfyNode):
         cls, model, vae, mined, reference, pool, preset, seed, sampling_steps, cfg, sampler_name,
         scheduler, batch_size, threshold="", draws=0, clip_vision=None,
         open_clip_model="ViT-L-14", open_clip_weights="openai", lora=None, embeddings=None,
-        negative=None,
+        negative=None, against=inputs.AS_PRESET,
     ):  # fmt: skip
         chosen = inputs.preset_config(preset)
         with named(NODE):
-            config = verify_config(chosen.verify, threshold, draws, NODE)
+            config = verify_config(chosen.verify, threshold, draws, NODE, against)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             found = mined_into(embeddings or EmbeddingPool(concept=pool.concept), mined, NODE)
             with stage(

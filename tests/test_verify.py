@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 from dark_miner.darkminer.config import VerifyConfig
-from dark_miner.darkminer.errors import DivergedError
+from dark_miner.darkminer.errors import DarkMinerError, DivergedError
 from dark_miner.darkminer.types import MinedEmbedding
-from dark_miner.darkminer.verify import best_cut, calibrate, delta_score, verify
+from dark_miner.darkminer.verify import best_cut, calibrate, delta_score, mean_score, verify
 
 from . import toy
 
@@ -24,6 +24,25 @@ def test_delta_score_by_hand():
     target = torch.tensor([[4.0, 1.0], [1.0, 0.0]])
     concept = torch.tensor([[[2.0, 1.0], [1.0, 3.0]], [[2.0, 1.0], [1.0, -3.0]]])
     assert torch.allclose(delta_score(target, reference, concept), torch.tensor([0.5, 0.5]))
+
+
+def test_mean_score_by_hand():
+    """The concept lies one to the right of the mean reference, whatever single pictures show."""
+    reference = torch.tensor([[0.0, 5.0], [0.0, -5.0]])
+    concept = torch.tensor([[1.0, 7.0], [1.0, -7.0]])
+    target = torch.tensor([[3.0, 0.0], [-1.0, 0.0], [1.0, 1.0]])
+    wanted = torch.tensor([1.0, -1.0, 0.5**0.5])
+    assert torch.allclose(mean_score(target, reference, concept), wanted)
+
+
+def test_against_means_asks_for_more_references_and_scores_otherwise():
+    means = run(VerifyConfig(against="means"))
+    assert means.scores != run().scores
+    assert means.reference.shape == means.target.shape
+    auto = run(VerifyConfig("auto", against="means"))
+    assert auto.threshold != run(VerifyConfig("auto")).threshold
+    with pytest.raises(DarkMinerError, match='"pairs" or "means"'):
+        VerifyConfig(against="mean")  # type: ignore[arg-type]
 
 
 def test_scores_lie_between_bounds_and_the_verdict_follows_the_highest():
