@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .attack import AttackErasure
 from .bank import DarkMinerVocabularyBank
 from .chase import DarkMinerChase
 from .circumvent import CircumventLoRA
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [
     DarkMinerVocabularyBank,
     MineEmbedding,
     VerifyDeltaCLIP,
+    AttackErasure,
     CircumventLoRA,
     DarkMinerChase,
     DarkMinerRoundOpen,

@@ -21,7 +21,7 @@ OURS = (
     "ImagePoolBuilder", "MineEmbedding", "VerifyDeltaCLIP", "CircumventLoRA", "DarkMinerLoop",
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
     "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
-    "DarkMinerChase", "EraseConcepts",
+    "DarkMinerChase", "EraseConcepts", "AttackErasure",
 )  # fmt: skip
 
 
@@ -173,6 +173,30 @@ def test_core_nodes_take_lora_and_mined_conditioning(comfy):
     (core,) = (comfy.output / "loras").glob("core_saved*.safetensors")
     ours = load_file(saved(comfy, outputs))
     assert all(torch.equal(ours[k], v) for k, v in load_file(core).items())
+
+
+def test_an_attack_sees_the_concept_in_the_model_that_nothing_was_erased_from(comfy):
+    """Textual inversion starts from a neutral word; without an erasure it ends at the style."""
+    prompt = models_and_pool(size=24)
+    prompt |= {
+        "anchor": node("CLIPTextEncode", clip=["m", 1], text="a drawing"),
+        "no": node("CLIPTextEncode", clip=["m", 1], text=""),
+    }
+    sampling = {**SAMPLING, "sampling_steps": 8, "cfg": 5.0}
+    for name, steps in (("first", 1), ("later", 60)):
+        prompt[name] = node(
+            "AttackErasure", model=["m", 0], vae=["m", 2], pool=["pool", 0], anchor=["anchor", 0],
+            seed=0, **sampling, clip_vision=["m", 3], clip=["m", 1], negative=["no", 0],
+            exclude_words=HELD_OUT, steps=steps, pictures=16, limit=0.5,
+        )  # fmt: skip
+        prompt[f"say_{name}"] = node("PreviewAny", source=[name, 3])
+        prompt[f"verdict_{name}"] = node("PreviewAny", source=[name, 0])
+        prompt[f"look_{name}"] = node("PreviewImage", images=[name, 2])
+    outputs = comfy.run(prompt)
+    assert outputs["verdict_later"]["text"][0] == "True"
+    assert outputs["verdict_first"]["text"][0] == "False"
+    assert outputs["say_later"]["text"][0].startswith("token ")
+    assert len(outputs["look_later"]["images"]) == 3 * 16
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,164 @@
+"""A verdict by attack: how much of the concept a short attack gets out of the erased model.
+
+The method's own verification asks what its own miner found. Here the two attacks that judge an
+erasure are run for a few steps instead, and the verdict is the share of their pictures in which the
+image encoder sees the concept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..adapter import Adapters
+from ..config import VerifyConfig
+from ..contexts import with_word
+from ..errors import DarkMinerError
+from ..evaluate import Proportion
+from ..image_pool import check_pool
+from ..rng import generator
+from ..sampling import decode_all, sample_each, seeded_noise
+from ..types import DiffusionModel, ImageEncoder, ImagePool, Report, StepReport, TextSpace, silent
+from ..verify import calibrate, mean_score
+from .cce import invert
+from .common import AttackConfig
+from .context import optimise_context
+
+_AGAINST_MEANS = VerifyConfig(threshold="auto", against="means")
+_REFERENCES = 16
+
+
+@dataclass(frozen=True)
+class AttackVerdictConfig:
+    """Settings of a verdict by attack.
+
+    Attributes:
+        steps, lr: Adam steps of each attack and their rate.
+        vectors: lengths of the contexts that are attacked directly.
+        pictures: pictures each attack is judged by.
+        limit: the concept counts as still there when an attack's share is above it.
+    """
+
+    steps: int = 200
+    lr: float = 0.05
+    vectors: tuple[int, ...] = (1, 4)
+    pictures: int = 32
+    limit: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "pictures", "lr"):
+            if getattr(self, name) <= 0:
+                raise DarkMinerError(f"AttackVerdictConfig.{name} must be above 0.")
+        if not 0.0 <= self.limit <= 1.0:
+            raise DarkMinerError("AttackVerdictConfig.limit must be between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class AttackVerdict:
+    """What the attacks got.
+
+    Attributes:
+        success: attack -> in how many of its pictures the concept is seen.
+        pictures: ``[n, H, W, 3]`` in 0..1, all attacks' one after the other.
+        threshold: score above which a picture shows the concept, calibrated on the original model.
+        separation: area under the ROC curve of that score there; near .5 the verdict means nothing.
+        verified: whether the concept is still there.
+    """
+
+    success: dict[str, Proportion]
+    pictures: Tensor
+    threshold: float
+    separation: float
+    verified: bool
+
+    @property
+    def worst(self) -> float:
+        """The most successful attack's share."""
+        return max(p.value for p in self.success.values())
+
+
+def attack_verdict(
+    model: DiffusionModel,
+    encode: ImageEncoder,
+    pool: ImagePool,
+    anchor: Tensor,
+    config: AttackVerdictConfig,
+    *,
+    seed: int,
+    adapters: Adapters,
+    text: TextSpace | None = None,
+    report: Report = silent,
+) -> AttackVerdict:
+    """Attack the model as it stands and judge the pictures.
+
+    Args:
+        anchor: context of the reference prompt, ``[1, L, D]``; contexts start from its tokens and
+            keep within the largest norm that it or a prompt of ``text`` has.
+        adapters: the model's; off while the threshold is calibrated.
+        text: where a token can be learnt (textual inversion); None leaves that attack out.
+
+    Raises:
+        DarkMinerError: if the pool does not fit, or there is no attack to run.
+        DivergedError: if an attack's loss is not finite.
+    """
+    check_pool(pool, 2, model)
+    if text is None and not config.vectors:
+        raise DarkMinerError("A verdict by attack needs a CLIP, or context vectors to learn.")
+    threshold, separation = calibrate(
+        model, encode, anchor, pool, _AGAINST_MEANS, seed=seed, off=adapters.off()
+    )
+    contexts = dict(_attacks(model, pool, anchor, config, seed, text, report))
+    gen = generator(seed, 0, "attack.verdict")
+    with adapters.off():
+        references = _pictures(model, [anchor[0]] * _REFERENCES, gen)
+    origin, concept = encode(references), encode(pool.first(64))
+    success, made = {}, []
+    for done, (name, asked) in enumerate(contexts.items(), start=1):
+        pictures = _pictures(model, asked, gen)
+        seen = mean_score(encode(pictures), origin, concept) > threshold
+        success[name] = Proportion(int(seen.sum()), len(pictures))
+        made.append(pictures)
+        report(StepReport("attack verdict", 0, done, len(contexts), images=pictures[:4]))
+    worst = max(p.value for p in success.values())
+    return AttackVerdict(success, torch.cat(made), threshold, separation, worst > config.limit)
+
+
+def _attacks(
+    model: DiffusionModel,
+    pool: ImagePool,
+    anchor: Tensor,
+    config: AttackVerdictConfig,
+    seed: int,
+    text: TextSpace | None,
+    report: Report,
+) -> Sequence[tuple[str, list[Tensor]]]:
+    """Each attack's contexts ``[L, D]``, one per picture."""
+    attack = AttackConfig(config.steps, config.lr)
+    found: list[tuple[str, list[Tensor]]] = []
+    norm = float(anchor.norm(dim=-1).max())
+    if text is not None:
+        prompts = [text.template] * len(pool)
+        vector, _ = invert(
+            model, text.encoder, pool.latents, prompts, attack, seed=seed, report=report
+        )
+        gen = generator(seed, 0, "attack.words")
+        order = torch.randperm(max(1, len(text.words)), generator=gen).tolist()
+        words = [text.words[order[i % len(order)]] for i in range(config.pictures) if text.words]
+        asked = [with_word(text.template, w) for w in words] or [text.template] * config.pictures
+        with torch.no_grad():
+            said = list(text.encoder(asked, vector))
+        norm = max(norm, float(torch.stack(said).norm(dim=-1).max()))
+        found.append(("token", said))
+    for vectors in config.vectors:
+        context, _ = optimise_context(
+            model, pool.latents, vectors, anchor, attack, seed=seed, max_norm=norm, report=report
+        )
+        found.append((f"context {vectors}", [context[0]] * config.pictures))
+    return found
+
+
+def _pictures(model: DiffusionModel, contexts: Sequence[Tensor], gen: torch.Generator) -> Tensor:
+    return decode_all(model, sample_each(model, contexts, seeded_noise(model, len(contexts), gen)))
