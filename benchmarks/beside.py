@@ -33,7 +33,7 @@ def train_style(style: str, path: Path) -> None:
     from dark_miner.darkminer.config import CircumventConfig
     from dark_miner.darkminer.loop import new_adapters
     from dark_miner.darkminer.lora_file import save_lora, to_state_dict
-    from dark_miner.darkminer.losses import squared_error
+    from dark_miner.darkminer.losses import mining_loss
     from dark_miner.demo.gallery import HELD_OUT, OBJECTS, SIZE, drawings
     from dark_miner.demo.models import load_demo_models
     from dark_miner.nodes.host import encode_images, latent_size, training_session
@@ -58,9 +58,9 @@ def train_style(style: str, path: Path) -> None:
             which = torch.randint(len(latents), (BATCH,), generator=gen)
             x, index = latents[which], session.schedule.draw(BATCH, gen)
             noise = torch.randn(x.shape, generator=gen)
-            noisy = session.schedule.add_noise(x, noise, index)
-            made = session.denoise(noisy, session.schedule.timestep(index, noisy), said[which])
-            loss = squared_error(made, session.schedule.target(x, noise, index)).mean()
+            loss = mining_loss(
+                session.denoise, session.schedule, x, said[which], noise, index
+            ).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -111,11 +111,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     from .targets import Target
 
-    for style in (args.style, args.other):
-        if style not in Target.choices("style"):
-            parser.error(
-                f"{style!r} is no style: choose one of {', '.join(Target.choices('style'))}"
-            )
+    for flag, style in (("style", args.style), ("other", args.other)):
+        try:
+            Target(style)
+        except ValueError as error:
+            parser.error(f"--{flag} {error}")
     if not args.lora.is_file():
         parser.error(f"--lora {args.lora}: no such file")
     with tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,8 @@ from .errors import DarkMinerError
 from .layers import LAYERS, Layers
 
 Optimizer = Literal["sgd", "adam"]
+Against = Literal["pairs", "means"]
+AGAINST: tuple[Against, ...] = ("pairs", "means")
 
 
 def _require(ok: bool, owner: object, name: str, rule: str) -> None:
@@ -109,14 +111,14 @@ class VerifyConfig:
     threshold: float | Literal["auto"] = 0.2
     draws: int = 1
     images: int = 3
-    against: Literal["pairs", "means"] = "pairs"
+    against: Against = "pairs"
 
     def __post_init__(self) -> None:
         ok = self.threshold == "auto" or -1.0 <= float(self.threshold) <= 1.0
         _require(ok, self, "threshold", 'between -1 and 1, or "auto"')
         _require(self.draws >= 1, self, "draws", "at least 1")
         _require(self.images >= 1, self, "images", "at least 1")
-        _require(self.against in ("pairs", "means"), self, "against", '"pairs" or "means"')
+        _require(self.against in AGAINST, self, "against", '"pairs" or "means"')
 
 
 @dataclass(frozen=True)

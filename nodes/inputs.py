@@ -79,6 +79,11 @@ def number(name: str, tooltip: str, largest: int = 100_000):
 AS_PRESET = "as the preset"
 
 
+def unless_preset(choice: str) -> str | None:
+    """A combo's choice; None where the preset's is meant, which ``override`` keeps."""
+    return None if choice == AS_PRESET else choice
+
+
 def layers():
     """Which layers the LoRA adapts."""
     return io.Combo.Input(
@@ -143,7 +148,7 @@ def circumvent_config(
     return override(
         base, rank=rank, alpha=float(rank), steps=steps, lr_drop=drop,
         lr=learning_rate, lr_late=late, r=r, alpha_c=alpha_c, alpha_p=alpha_p,
-        layers=None if layers == AS_PRESET else layers,
+        layers=unless_preset(layers),
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..darkminer.config import VerifyConfig, override
+from ..darkminer.config import AGAINST, VerifyConfig, override
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_encoder import open_clip_encoder
 from ..darkminer.types import EmbeddingPool
@@ -40,7 +40,7 @@ def encoder_inputs() -> list:
 def against_input():
     """What a picture is held against."""
     return io.Combo.Input(
-        "against", options=[inputs.AS_PRESET, "pairs", "means"], default=inputs.AS_PRESET,
+        "against", options=[inputs.AS_PRESET, *AGAINST], default=inputs.AS_PRESET,
         optional=True,
         tooltip="pairs: one reference picture and a few pool images, as in the paper. means: the "
         "mean of many, which tells the concept apart better; use it with threshold auto.",
@@ -60,7 +60,7 @@ def verify_config(
     """Verification's settings with what the user changed (empty and 0 mean the preset's)."""
     if threshold.strip():
         base = replace(base, threshold=threshold_of(threshold, node))
-    return override(base, draws=draws, against=None if against == inputs.AS_PRESET else against)
+    return override(base, draws=draws, against=inputs.unless_preset(against))
 
 
 def threshold_of(text: str, node: str) -> float | str:

@@ -65,19 +65,24 @@ class AttackVerdict:
         pictures: ``[n, H, W, 3]`` in 0..1, all attacks' one after the other.
         threshold: score above which a picture shows the concept, calibrated on the original model.
         separation: area under the ROC curve of that score there; near .5 the verdict means nothing.
-        verified: whether the concept is still there.
+        limit: the share up to which the concept counts as gone.
     """
 
     success: dict[str, Proportion]
     pictures: Tensor
     threshold: float
     separation: float
-    verified: bool
+    limit: float
 
     @property
     def worst(self) -> float:
         """The most successful attack's share."""
         return max(p.value for p in self.success.values())
+
+    @property
+    def verified(self) -> bool:
+        """Whether the concept is still there."""
+        return self.worst > self.limit
 
 
 def attack_verdict(
@@ -122,8 +127,7 @@ def attack_verdict(
         success[name] = Proportion(int(seen.sum()), len(pictures))
         made.append(pictures)
         report(StepReport("attack verdict", 0, done, len(contexts), images=pictures[:4]))
-    worst = max(p.value for p in success.values())
-    return AttackVerdict(success, torch.cat(made), threshold, separation, worst > config.limit)
+    return AttackVerdict(success, torch.cat(made), threshold, separation, config.limit)
 
 
 def _attacks(
