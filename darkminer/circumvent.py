@@ -196,7 +196,12 @@ def _plan_erasing(
         Query(q.x, q.timestep, anchor if e.anchor is None else e.anchor[None].to(model.device))
         for q, e in zip(concept, drawn, strict=True)
     ]
-    preserved = [Query(q.x, q.timestep, c) for q in concept for c in preserved_contexts(q.context)]
+    preserved = [
+        Query(q.x, q.timestep, c)
+        for q in concept
+        for c in preserved_contexts(q.context, config.preserved)
+    ]
+    parts = len(preserved) // len(concept)
 
     def terms(answers: list[Tensor]) -> list[_Term]:
         given = iter(answers)
@@ -206,10 +211,11 @@ def _plan_erasing(
             circumvent_target(a, c, config.eta) for a, c in zip(at_anchor, at_concept, strict=True)
         ]
         result = [_Term(concept, targets, config.alpha_c)]
-        if config.alpha_p:
-            # Each mean is over the batch; the three parts of equation 8 add up.
+        # Each mean is over the batch; the three parts of equation 8 add up.
+        if config.alpha_p and "c0" in config.preserved:
             result.append(_Term(anchored, at_anchor, config.alpha_p))
-            result.append(_Term(preserved, list(given), 2.0 * config.alpha_p))
+        if config.alpha_p and parts:
+            result.append(_Term(preserved, list(given), parts * config.alpha_p))
         return result
 
     asked = list(anchored)

@@ -15,6 +15,8 @@ from .layers import LAYERS, Layers
 Optimizer = Literal["sgd", "adam"]
 Against = Literal["pairs", "means"]
 AGAINST: tuple[Against, ...] = ("pairs", "means")
+Preserved = Literal["c0", "0c", "-c"]
+PRESERVED: tuple[Preserved, ...] = ("c0", "0c", "-c")
 
 
 def _require(ok: bool, owner: object, name: str, rule: str) -> None:
@@ -133,6 +135,7 @@ class CircumventConfig:
         batch: embeddings (and x, t, noise) per step.
         r: probability of an embedding of the newest round.
         alpha_c, alpha_p: weights of the circumventing and the preserving loss.
+        preserved: the parts of equation 8: the anchor, the zero context and the opposite of c.
         images: pictures the original model makes from each embedding.
         eta: how far the target lies past the anchor: e0(c0) - eta (e0(c) - e0(c0)); 0 is eq. 7.
         bank_weight: weight of the loss on the keep bank; 0 leaves it out.
@@ -155,6 +158,7 @@ class CircumventConfig:
     r: float = 0.7
     alpha_c: float = 1.0
     alpha_p: float = 0.5
+    preserved: tuple[Preserved, ...] = PRESERVED
     images: int = 4
     eta: float = 0.0
     bank_weight: float = 0.0
@@ -171,6 +175,8 @@ class CircumventConfig:
         for name in ("r", "bank_uniform"):
             _require(0.0 <= getattr(self, name) <= 1.0, self, name, "between 0 and 1")
         _require(self.alpha > 0, self, "alpha", "above 0")
+        known = set(self.preserved) <= set(PRESERVED)
+        _require(known, self, "preserved", "some of " + ", ".join(f'"{n}"' for n in PRESERVED))
         _require(self.layers in LAYERS, self, "layers", " or ".join(f'"{n}"' for n in LAYERS))
         _check_optimizer(self)
 

@@ -6,7 +6,7 @@ clipping norms only make sense so. A loss returns one value per sample; who trai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -99,6 +99,7 @@ def circumvent_target(anchor: Tensor, concept: Tensor | None, eta: float) -> Ten
     return anchor - eta * (concept - anchor)
 
 
-def preserved_contexts(context: Tensor) -> tuple[Tensor, Tensor]:
+def preserved_contexts(context: Tensor, parts: Collection[str] = ("0c", "-c")) -> list[Tensor]:
     """What equation 8 preserves besides the anchor: 0c and -c, each ``[b, L, D]``."""
-    return torch.zeros_like(context), -context
+    both = {"0c": torch.zeros_like(context), "-c": -context}
+    return [made for part, made in both.items() if part in parts]

@@ -102,6 +102,23 @@ def test_preserving_is_exact_in_what_it_counts():
     assert result.losses == [pytest.approx(0.0, abs=1e-9)]
 
 
+def test_each_part_of_the_preserving_loss_keeps_its_own_context():
+    """Without a part, the context it stands for drifts further than with that part alone."""
+    config = replace(QUICK, alpha_p=2.0, steps=300)
+    own = toy.context(20)
+    kept = {"c0": toy.context(0), "0c": torch.zeros_like(own), "-c": -own}
+    for part, context in kept.items():
+        others = tuple(p for p in kept if p != part)
+        with_it = run(replace(config, preserved=(part,)))[:2]
+        without = run(replace(config, preserved=others))[:2]
+        assert distance(*with_it, context) < distance(*without, context), part
+
+
+def test_unknown_parts_of_the_preserving_loss_are_refused():
+    with pytest.raises(DarkMinerError, match="preserved"):
+        replace(QUICK, preserved=("c",))
+
+
 def test_past_the_anchor_goes_further():
     def against_concept(eta):
         model, adapters, _ = run(replace(QUICK, eta=eta, alpha_p=0.0, steps=300))

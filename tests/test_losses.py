@@ -73,3 +73,10 @@ def test_preserved_contexts_are_zero_and_the_negative():
     zero, negative = preserved_contexts(torch.tensor([[[1.0, -2.0]]]))
     assert zero.abs().max() == 0
     assert negative.tolist() == [[[-1.0, 2.0]]]
+
+
+def test_parts_of_the_preserving_loss_can_be_left_out():
+    context = torch.tensor([[[1.0, -2.0]]])
+    (negative,) = preserved_contexts(context, ("c0", "-c"))
+    assert torch.equal(negative, -context)
+    assert preserved_contexts(context, ("c0",)) == []
