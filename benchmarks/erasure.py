@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,35 +43,77 @@ def log_stages():
     return report
 
 
+@dataclass(frozen=True)
+class Given:
+    """What an erasure starts from, apart from its settings.
+
+    Attributes:
+        anchor: the prompt of c0.
+        pool_size, pool_seed: of the image pool; the seed is the erasure's own where None.
+    """
+
+    anchor: str = ANCHOR
+    pool_size: int = POOL_SIZE
+    pool_seed: int | None = None
+
+
 def erase_target(
-    target: Target, seed: int, preset: str, rounds: int | None, path: Path, config: Any = None
+    target: Target,
+    seed: int,
+    config: Any,
+    path: Path,
+    given: Given = Given(),
+    at: Mapping[int, Path] | None = None,
 ) -> tuple[Any, float]:
     """Erase a target from the gallery model and save the LoRA to ``path``.
+
+    Args:
+        at: rounds after which the LoRA is saved as well, and where.
 
     Returns:
         the erasure and the seconds from loaded models to saved file, the pool included.
     """
-    from dark_miner.darkminer.config import PRESETS
-    from dark_miner.darkminer.lora_file import save_lora
+    from dark_miner.darkminer.lora_file import save_lora, to_state_dict
     from dark_miner.demo.gallery import HELD_OUT, SIZE
     from dark_miner.demo.models import load_demo_models
     from dark_miner.nodes.erasing import run_erasure
+    from dark_miner.nodes.host_lora import names_of
     from dark_miner.nodes.host_vision import vision_encoder
     from dark_miner.nodes.image_pool import made
 
     model, clip, vae, clip_vision = load_demo_models()
     started = time.monotonic()
-    config = config or PRESETS[preset]
-    if rounds is not None:
-        config = replace(config, max_rounds=rounds)
     sampling, report = gallery_sampling(), log_stages()
+    pool_seed = seed if given.pool_seed is None else given.pool_seed
     pool = made(
         model, clip, vae, target.name, target.template.replace("*", target.name), NEGATIVE,
-        POOL_SIZE, SIZE, SIZE, seed, sampling, report,
+        given.pool_size, SIZE, SIZE, pool_seed, sampling, report,
     )  # fmt: skip
+    names = names_of(model)
+
+    def save_round(done: Any) -> None:
+        if at and (file := at.get(done.embeddings.round)):
+            save_lora(file, to_state_dict(done.adapters, names), {})
+
     done, lora = run_erasure(
-        model, clip, vae, vision_encoder(clip_vision, "quality"), pool, config, anchor=ANCHOR,
-        negative=NEGATIVE, sampling=sampling, seed=seed, exclude=HELD_OUT, report=report,
+        model, clip, vae, vision_encoder(clip_vision, "quality"), pool, config,
+        anchor=given.anchor, negative=NEGATIVE, sampling=sampling, seed=seed, exclude=HELD_OUT,
+        report=report, on_round=save_round,
     )  # fmt: skip
     save_lora(path, lora, lora.metadata)
     return done, time.monotonic() - started
+
+
+def erasing_config(preset: str, rounds: int | None) -> Any:
+    """A preset, with another number of rounds where one is given."""
+    from dark_miner.darkminer.config import PRESETS
+
+    config = PRESETS[preset]
+    return config if rounds is None else replace(config, max_rounds=rounds)
+
+
+def print_rounds(done: Any) -> None:
+    """What each round's embeddings scored, and the threshold they were held against."""
+    for record in done.embeddings.history:
+        scores = ", ".join(f"{s:.2f}" for s in record.scores)
+        print(f"round {record.round}: scores {scores}; tau {record.threshold:.2f}")

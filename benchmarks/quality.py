@@ -17,6 +17,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,21 +123,36 @@ def attack_config(kind: str, steps: int) -> Any:
     return AttackConfig(steps=steps, lr=0.01 if kind == "cce" else 0.02)
 
 
-def judge(
-    lora: Path | None, target: Target, args: argparse.Namespace, attacks: Sequence[str]
-) -> tuple[Any, dict]:
+@dataclass(frozen=True)
+class Asked:
+    """How a model is asked.
+
+    Attributes:
+        seed: of the attacks.
+        seeds, wordings: noise seeds per user prompt, and ways of wording it.
+        attacks: kinds of :data:`~.figures.ATTACKS`.
+        attack_steps: optimiser steps of each.
+    """
+
+    seed: int = 0
+    seeds: int = 2
+    wordings: int = 3
+    attacks: Sequence[str] = ()
+    attack_steps: int = 1500
+
+
+def judge(lora: Path | None, target: Target, asked: Asked) -> tuple[Any, dict]:
     """Pictures and figures of one model, asked as a user and as these attackers would."""
     from dark_miner.darkminer.evaluate import Proportion
 
     from .figures import Studio
 
     studio = Studio(lora)
-    seeds, wordings = (1, 1) if args.short else (args.seeds, 3)
-    pictures = studio.user_pictures(target, seeds, wordings)
+    pictures = studio.user_pictures(target, asked.seeds, asked.wordings)
     figures = summary(pictures, target)
-    for kind in attacks:
-        config = attack_config(kind, args.attack_steps)
-        figures[kind] = Proportion(*studio.attack(target, kind, args.seed, config))
+    for kind in asked.attacks:
+        config = attack_config(kind, asked.attack_steps)
+        figures[kind] = Proportion(*studio.attack(target, kind, asked.seed, config))
     return pictures, figures
 
 
@@ -198,13 +214,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, seconds = args.lora, 0.0
         if path is None:
-            from .erasure import erase_target
+            from .erasure import erase_target, erasing_config, print_rounds
 
             path = args.out or Path(folder) / f"erase-{target.name}.safetensors"
-            done, seconds = erase_target(target, args.seed, args.preset, args.rounds, path)
-            for record in done.embeddings.history:
-                scores = ", ".join(f"{s:.2f}" for s in record.scores)
-                print(f"round {record.round}: scores {scores}; tau {record.threshold:.2f}")
+            config = erasing_config(args.preset, args.rounds)
+            done, seconds = erase_target(target, args.seed, config, path)
+            print_rounds(done)
             print(f"erased {target.name} in {seconds:.0f} s")
         started = time.monotonic()
         record = report(path, target, args, seconds)
@@ -220,8 +235,11 @@ def report(path: Path, target: Target, args: argparse.Namespace, seconds: float)
     from .figures import ATTACKS
 
     attacks = () if args.short else args.attacks.split(",") if args.attacks else ATTACKS
-    pictures, before = judge(None, target, args, () if args.after_only else attacks)
-    erased, after = judge(path, target, args, attacks)
+    seeds, wordings = (1, 1) if args.short else (args.seeds, 3)
+    asked = Asked(args.seed, seeds, wordings, attacks, args.attack_steps)
+    plainly = replace(asked, attacks=()) if args.after_only else asked
+    pictures, before = judge(None, target, plainly)
+    erased, after = judge(path, target, asked)
     record = as_json(target, args.seed, before, after, seconds)
     print(table(before, after))
     print(f"kept mean {record['kept_mean']:.3f}, worst {record['kept_worst']:.3f}; "

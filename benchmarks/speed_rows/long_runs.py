@@ -76,9 +76,7 @@ def paper_vs_fast(options: Options) -> Result:
         path = Path(folder) / "erase.safetensors"
         spent: dict[str, float] = {}
         for name, config in (("fast", FAST), ("paper", paper)):
-            spent[name] = timed(
-                lambda c=config, n=name: erase_target(Target(options.style), SEED, n, None, path, c)
-            )
+            spent[name] = timed(lambda c=config: erase_target(Target(options.style), SEED, c, path))
     full = PAPER.max_rounds
     whole = spent["paper"] * full / measured
     details = {
