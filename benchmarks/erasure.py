@@ -50,11 +50,13 @@ class Given:
     Attributes:
         anchor: the prompt of c0.
         pool_size, pool_seed: of the image pool; the seed is the erasure's own where None.
+        keep: prompts whose pictures must not change.
     """
 
     anchor: str = ANCHOR
     pool_size: int = POOL_SIZE
     pool_seed: int | None = None
+    keep: tuple[str, ...] = ()
 
 
 def erase_target(
@@ -78,6 +80,7 @@ def erase_target(
     from dark_miner.demo.models import load_demo_models
     from dark_miner.nodes.erasing import run_erasure
     from dark_miner.nodes.host_lora import names_of
+    from dark_miner.nodes.host_text import contexts
     from dark_miner.nodes.host_vision import vision_encoder
     from dark_miner.nodes.image_pool import made
 
@@ -98,18 +101,24 @@ def erase_target(
     done, lora = run_erasure(
         model, clip, vae, vision_encoder(clip_vision, "quality"), pool, config,
         anchor=given.anchor, negative=NEGATIVE, sampling=sampling, seed=seed, exclude=HELD_OUT,
+        keep=[c[None] for c in contexts(clip, list(given.keep))] if given.keep else [],
         report=report, on_round=save_round,
     )  # fmt: skip
     save_lora(path, lora, lora.metadata)
     return done, time.monotonic() - started
 
 
-def erasing_config(preset: str, rounds: int | None) -> Any:
-    """A preset, with another number of rounds where one is given."""
+def erasing_config(preset: str, rounds: int | None, keep_exact: float = 0.0) -> Any:
+    """A preset, with another number of rounds and exact keeping where they are given."""
     from dark_miner.darkminer.config import PRESETS
 
     config = PRESETS[preset]
-    return config if rounds is None else replace(config, max_rounds=rounds)
+    return replace(
+        config,
+        max_rounds=config.max_rounds if rounds is None else rounds,
+        start=replace(config.start, keep_exact=keep_exact),
+        circumvent=replace(config.circumvent, keep_exact=keep_exact),
+    )
 
 
 def print_rounds(done: Any) -> None:

@@ -197,6 +197,8 @@ def main() -> None:
     parser.add_argument("--preset", choices=("fast", "paper"), default="fast")
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--lora", type=Path)
+    parser.add_argument("--keep", default="", help="prompts to keep, by comma")
+    parser.add_argument("--keep-exact", type=float, default=0.0, help="share kept exactly")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, help="where to save the LoRA that is made")
     parser.add_argument("--short", action="store_true")
@@ -214,11 +216,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, seconds = args.lora, 0.0
         if path is None:
-            from .erasure import erase_target, erasing_config, print_rounds
+            from .erasure import Given, erase_target, erasing_config, print_rounds
 
             path = args.out or Path(folder) / f"erase-{target.name}.safetensors"
-            config = erasing_config(args.preset, args.rounds)
-            done, seconds = erase_target(target, args.seed, config, path)
+            config = erasing_config(args.preset, args.rounds, args.keep_exact)
+            given = Given(keep=tuple(filter(None, args.keep.split(","))))
+            done, seconds = erase_target(target, args.seed, config, path, given)
             print_rounds(done)
             print(f"erased {target.name} in {seconds:.0f} s")
         started = time.monotonic()

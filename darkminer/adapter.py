@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -80,6 +80,7 @@ class Adapters:
     ):
         self._network, self._layers = network, layers
         self._rows = rows
+        self._closed: dict[str, Tensor] = {}
         self.rank, self.alpha = rank, alpha
         self._on = True
 
@@ -136,6 +137,24 @@ class Adapters:
     def parameters(self) -> list[nn.Parameter]:
         """The adapters' own tensors, and nothing else."""
         return [p for name in self._layers for p in self._pair(name)]
+
+    def confine(self, closed: Mapping[str, Tensor]) -> None:
+        """Close directions of some layers' inputs: ``down`` is orthogonal to them from now on.
+
+        Args:
+            closed: module path -> orthonormal rows ``[m, in]``; layers not adapted here are left
+                out.
+        """
+        for name in self._layers:
+            if name in closed:
+                self._closed[name] = closed[name].to(self._pair(name)[0].device)
+        self.follow()
+
+    def follow(self) -> None:
+        """After a step of an optimiser: take out what it moved along closed directions."""
+        for name, directions in self._closed.items():
+            down, _ = self._pair(name)
+            down.data -= (down.data @ directions.mT) @ directions
 
     def _switch(self, on: bool) -> None:
         for layer in self._layers.values():
@@ -214,4 +233,4 @@ class Adapters:
         for name, layer in self._layers.items():
             parent, _, child = name.rpartition(".")
             setattr(self._network.get_submodule(parent), child, layer.get_base_layer())
-        self._layers = {}
+        self._layers, self._closed = {}, {}

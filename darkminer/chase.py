@@ -21,6 +21,7 @@ from .attackers import Attacker, Place, line_up
 from .bank import DriftSampler
 from .circumvent import CircumventResult, keep_bank, with_pictures
 from .config import ChaseConfig, CircumventConfig
+from .exact import keep_exactly
 from .ground import Ground, Row
 from .image_pool import check_pool
 from .losses import Query, predict, repeated, squared_error
@@ -62,7 +63,7 @@ def chase(
         embeddings: holds the concept's own contexts, with or without pictures.
         anchor: context of c0, ``[1, L0, D]``.
         pictures: how many pictures the original model makes of a context that has none, and what
-            the user's keep prompts weigh.
+            the user's keep prompts weigh, and whether they are kept exactly.
         text: where tokens speak; None leaves the tokens out.
         bank, keep: contexts to keep, as in :func:`~.circumvent.circumvent`.
 
@@ -74,6 +75,8 @@ def chase(
         DivergedError: if a loss is not finite.
     """
     check_pool(pool, 1, model)
+    if keep and pictures.keep_exact > 0:
+        keep_exactly(model, adapters, keep, pictures.keep_exact)
     embeddings = with_pictures(model, adapters, embeddings, pictures, seed=seed, report=report)
     gen = generator(seed, embeddings.round, "chase")
     template = text.template if text is not None else ""
@@ -98,6 +101,7 @@ def chase(
         )
         nn.utils.clip_grad_norm_(adapters.parameters(), config.clip)
         optimizer.step()
+        adapters.follow()
         for attacker, gradient in zip(attackers, moves, strict=True):
             attacker.step(gradient, reach)
         trace.add(loss)

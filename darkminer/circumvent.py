@@ -13,6 +13,7 @@ from .adapter import Adapters
 from .bank import DriftSampler
 from .config import CircumventConfig
 from .errors import DarkMinerError
+from .exact import keep_exactly
 from .losses import Query, circumvent_target, predict, preserved_contexts, squared_error
 from .optim import LossTrace, make_optimizer, set_lr
 from .rng import generator
@@ -87,6 +88,8 @@ def circumvent(
     embeddings = with_pictures(model, adapters, embeddings, config, seed=seed, report=report)
     gen = generator(seed, round_, "circumvent")
     sources: list[_BankTerm] = []
+    if keep and config.keep_exact > 0:
+        keep_exactly(model, adapters, keep, config.keep_exact)
     if keep and config.keep_weight > 0:
         kept = keep_bank(model, adapters, keep, config, seed)
         uniform = replace(config, bank_uniform=1.0)
@@ -107,6 +110,7 @@ def circumvent(
         loss = model.memory.attempt(_gradients, model, terms, parameters)
         nn.utils.clip_grad_norm_(parameters, config.clip)
         optimizer.step()
+        adapters.follow()
         trace.add(loss)
         report(StepReport("circumvent", round_, step + 1, config.steps, trace.last))
     trace.flush()

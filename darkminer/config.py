@@ -143,6 +143,8 @@ class CircumventConfig:
         bank_uniform: share of uniform draws; the rest goes by measured drift.
         bank_refresh: steps between two drift measurements.
         keep_weight: weight of the loss on the user's keep conditionings.
+        keep_exact: share of their tokens' energy along which the cross-attention values cannot
+            change at all, see :func:`~.exact.keep_exactly`; 0 leaves it out.
     """
 
     rank: int = 8
@@ -166,13 +168,14 @@ class CircumventConfig:
     bank_uniform: float = 0.2
     bank_refresh: int = 100
     keep_weight: float = 0.5
+    keep_exact: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("rank", "steps", "batch", "images", "bank_batch", "bank_refresh"):
             _require(getattr(self, name) >= 1, self, name, "at least 1")
         for name in ("alpha_c", "alpha_p", "eta", "bank_weight", "keep_weight"):
             _require(getattr(self, name) >= 0, self, name, "at least 0")
-        for name in ("r", "bank_uniform"):
+        for name in ("r", "bank_uniform", "keep_exact"):
             _require(0.0 <= getattr(self, name) <= 1.0, self, name, "between 0 and 1")
         _require(self.alpha > 0, self, "alpha", "above 0")
         known = set(self.preserved) <= set(PRESERVED)

@@ -63,11 +63,11 @@ def bank():
     return KeepBank(contexts, latents, ("x", "y", "z"))
 
 
-def run(model=None, config=QUICK, **kwargs):
+def run(model=None, config=QUICK, pictures=PICTURES, **kwargs):
     model = model or toy.model()
-    adapters = new_adapters(model, PICTURES, seed=0)
+    adapters = new_adapters(model, pictures, seed=0)
     done = chase(
-        model, adapters, start(), toy.pool(), toy.context(0), config, PICTURES, seed=0,
+        model, adapters, start(), toy.pool(), toy.context(0), config, pictures, seed=0,
         text=space(), bank=bank(), **kwargs,
     )  # fmt: skip
     return adapters, done
@@ -86,6 +86,16 @@ def test_the_same_seed_gives_the_same_adapters():
     one, other = run()[0].state(), run()[0].state()
     assert all(torch.equal(one.up[n], other.up[n]) for n in one.up)
     assert all(torch.equal(one.down[n], other.down[n]) for n in one.down)
+
+
+def test_kept_prompts_can_be_kept_exactly():
+    """The values of the kept prompt get nothing from an adapter that does change others."""
+    keep = toy.context(60)
+    adapters, _ = run(pictures=replace(PICTURES, keep_exact=1.0), keep=[keep])
+    state = adapters.state()
+    change = state.up["attn2.to_v"] @ state.down["attn2.to_v"]
+    assert (keep[0] @ change.mT).abs().max() < 1e-5
+    assert (toy.context(1)[0] @ change.mT).abs().max() > 1e-3
 
 
 def test_places_are_remembered_with_pictures():
