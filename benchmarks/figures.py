@@ -33,6 +33,7 @@ class Pictures:
     Attributes:
         own: probabilities ``[N, K]`` of the target's kind (styles or objects) where it was asked
             for, and ``companions``: the index of what else each was to show.
+        unasked: the same where nothing of its kind was asked for.
         styles, objects: style asked for -> probabilities of pictures that do not name the target.
         labels: index of each such picture's object.
         images: style -> these pictures ``[N, 32, 32, 3]``.
@@ -41,6 +42,7 @@ class Pictures:
 
     own: Tensor
     companions: Tensor
+    unasked: Tensor
     seeds: int
     styles: dict[str, Tensor] = field(default_factory=dict)
     objects: dict[str, Tensor] = field(default_factory=dict)
@@ -98,7 +100,8 @@ class Studio:
             return torch.cat(parts), self.judge(torch.cat(parts))
 
         texts, companions = target.prompts(wordings, seeds)
-        out = Pictures(target.found(judged(texts)[1]), companions, seeds)
+        own, unasked = (target.found(judged(t)[1]) for t in (texts, target.unasked(seeds)))
+        out = Pictures(own, companions, unasked, seeds)
         for style in target.other_styles():
             images, (out.styles[style], out.objects[style]) = judged(target.others(style) * seeds)
             out.images[style] = images

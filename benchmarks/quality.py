@@ -40,6 +40,7 @@ def summary(pictures: Any, target: Target) -> dict[str, Any]:
     found = {
         "concept_ratio": concept_ratio(pictures.own, target.index),
         "concept_score": concept_score(pictures.own, target.index),
+        "unasked": concept_ratio(pictures.unasked, target.index),
         "kept": {s: concept_ratio(p, STYLES.index(s)) for s, p in pictures.styles.items()},
         "objects": accuracy(things[~held], labels[~held]),
         "objects_held_out": accuracy(things[held], labels[held]),

@@ -72,6 +72,12 @@ class Target:
         ]
         return texts, torch.arange(len(texts)) % len(words)
 
+    def unasked(self, seeds: int) -> list[str]:
+        """Prompts that ask for no target of this kind: any may show, this one among them."""
+        if self.kind == STYLE:
+            return [f"a picture of a {word}" for word in self.companions] * seeds
+        return [f"a {word} picture" for word in self.companions] * 7 * seeds
+
     def _named(self, word: str) -> dict[str, str]:
         s, o = (self.name, word) if self.kind == STYLE else (word, self.name)
         return {"s": s, "o": o}

@@ -28,6 +28,12 @@ def test_an_object_is_asked_for_in_every_style():
     assert OBJECTS.index("rocket") not in rocket.other_objects().tolist()
 
 
+def test_unasked_prompts_name_nothing_of_the_targets_kind():
+    assert Target("ink").unasked(2) == [f"a picture of a {o}" for o in OBJECTS] * 2
+    texts = Target("rocket", OBJECT).unasked(1)
+    assert len(texts) == 7 * len(STYLES) and set(texts) == {f"a {s} picture" for s in STYLES}
+
+
 def test_held_out_objects_are_no_targets():
     with pytest.raises(ValueError, match="choose one of"):
         Target(HELD_OUT[0], OBJECT)
