@@ -21,22 +21,22 @@ from .types import DiffusionModel
 _PROBE = 5  # tokens of the context that finds the layers; its values are told apart, not its length
 
 
-def kept_directions(contexts: Tensor, share: float) -> Tensor:
+def kept_directions(contexts: Sequence[Tensor], share: float) -> Tensor:
     """The directions that the tokens of some contexts lie along.
 
     The first token of each context, which opens every prompt alike, is closed whole; of the other
     tokens as many principal directions as make up the share of what energy is left.
 
     Args:
-        contexts: ``[n, L, D]``.
+        contexts: ``[b, L, D]`` each.
         share: of the tokens' squared norm, above 0 to 1.
 
     Returns:
         orthonormal rows ``[m, D]``.
     """
-    tokens = contexts.detach().double().cpu()
-    opening = _basis(tokens[:, 0], 1.0)
-    rest = tokens[:, 1:].flatten(0, 1)
+    tokens = [c.detach().double().cpu() for c in contexts]
+    opening = _basis(torch.cat([t[:, 0] for t in tokens]), 1.0)
+    rest = torch.cat([t[:, 1:].flatten(0, 1) for t in tokens])
     rest = rest - (rest @ opening.mT) @ opening
     return torch.cat([opening, _basis(rest, share)]).float()
 
@@ -91,7 +91,7 @@ def keep_exactly(
     Holds until the adapters are removed: :meth:`~.adapter.Adapters.confine` follows every step.
 
     Args:
-        keep: contexts ``[1, L, D]`` of equal length.
+        keep: contexts ``[1, L, D]``.
         share: see :func:`kept_directions`.
 
     Raises:
@@ -103,7 +103,7 @@ def keep_exactly(
             "keep_exact: no adapted layer of this MODEL is fed the prompt itself, so that none "
             "can keep its values exactly: set keep_exact to 0."
         )
-    directions = kept_directions(torch.cat([c.float().cpu() for c in keep]), share)
+    directions = kept_directions(keep, share)
     if len(directions) >= model.context_dim:
         raise DarkMinerError(
             f"keep_exact: the keep prompts fill all {model.context_dim} directions of the context "

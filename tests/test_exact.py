@@ -53,7 +53,7 @@ def test_kept_directions_by_hand():
     """After the opening token (first axis) energies 9, 4 and 1 lie along the next three axes."""
     tokens = torch.tensor([[[2.0, 0, 0, 0, 0], [5, 3, 0, 0, 0], [0, 0, 2, 0, 0], [1, 0, 0, 1, 0]]])
     for share, count in ((0.5, 2), (9 / 14, 2), (0.9, 3), (1.0, 4)):
-        rows = kept_directions(tokens, share)
+        rows = kept_directions([tokens], share)
         assert len(rows) == count
         assert torch.allclose(rows @ rows.mT, torch.eye(count), atol=1e-6)
         assert torch.allclose(rows.abs()[:, :count], torch.eye(count), atol=1e-6)
