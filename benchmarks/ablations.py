@@ -151,7 +151,9 @@ def main() -> None:
         questions = replace(asked, attacks=("cce",) if name in ATTACKED else ())
         rows = record[name] = {}
         for case in cases(name, args.rounds):
-            given = replace(case.given, pool_seed=case.given.pool_seed or args.seed)
+            given = case.given
+            if given.pool_seed is None:
+                given = replace(given, pool_seed=args.seed)
             key = (case.config, given, questions)
             if key not in known:
                 known[key] = measure(case, target, before, questions)
