@@ -354,6 +354,7 @@ _FAST_CIRCUMVENT = CircumventConfig(
     eta=3.0,
     bank_weight=2.0,
     bank_batch=8,
+    keep_weight=2.0,
 )
 
 FAST = EraseConfig(

@@ -111,7 +111,7 @@ def keeps() -> list:
     return [
         io.Conditioning.Input(
             name, optional=True,
-            tooltip="A prompt whose pictures must not change (one more preserving term).",
+            tooltip="A prompt whose pictures must not change, or several (Conditioning (Combine)).",
         )
         for name in KEEPS
     ]  # fmt: skip
@@ -182,5 +182,9 @@ def preset_config(name: str) -> EraseConfig:
 
 
 def keep_contexts(connected: dict, node: str) -> list:
-    """Contexts ``[1, L, D]`` of the connected keep conditionings, in the order of their inputs."""
-    return [context_of(connected[k], node, k) for k in KEEPS if connected.get(k) is not None]
+    """Contexts ``[1, L, D]`` of the connected keep conditionings, in the order of their inputs.
+
+    Each may hold several prompts, as ConditioningCombine joins them.
+    """
+    given = [(k, connected[k]) for k in KEEPS if connected.get(k) is not None]
+    return [context_of([entry], node, k) for k, entries in given for entry in entries]

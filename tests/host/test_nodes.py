@@ -151,6 +151,34 @@ def test_the_file_says_what_it_is(by_loop):
     assert len(metadata["darkminer_base_fingerprint"]) == 12
 
 
+def test_one_keep_input_takes_many_combined_prompts(comfy):
+    """Joined by the core's node they are kept as prompts in inputs of their own; both matter."""
+    whole = graph()
+    prompt = {name: whole[name] for name in ("m", "pool", "anchor", "no", "words", "bank")}
+    for name, text in (("one", "a noto drawing"), ("two", "a blob drawing of a cat")):
+        prompt[name] = node("CLIPTextEncode", clip=["m", 1], text=text)
+    prompt["both"] = node(
+        "ConditioningCombine", conditioning_1=["one", 0], conditioning_2=["two", 0]
+    )
+    keeps = {
+        "combined": {"keep_1": ["both", 0]},
+        "apart": {"keep_1": ["one", 0], "keep_2": ["two", 0]},
+        "alone": {"keep_1": ["one", 0]},
+    }
+    for name, keep in keeps.items():
+        train = {**whole["start"]["inputs"], **keep}
+        prompt[f"train_{name}"] = node("CircumventLoRA", **train)
+        prompt[f"save_{name}"] = node(
+            "SaveErasureLoRA", lora=[f"train_{name}", 1], filename_prefix=f"loras/kept_{name}"
+        )
+    outputs = comfy.run(prompt)
+    combined, apart, alone = (
+        load_file(comfy.output / "loras" / outputs[f"save_{name}"]["text"][0]) for name in keeps
+    )
+    assert all(torch.equal(combined[k], apart[k]) for k in apart)
+    assert not all(torch.equal(combined[k], alone[k]) for k in alone)
+
+
 def test_core_nodes_take_lora_and_mined_conditioning(comfy):
     prompt = graph("loras/core")
     prompt["open"]["inputs"]["max_rounds"] = 1
