@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .hosted import load_pack
-from .targets import OBJECT, STYLE, Target
+from .targets import OBJECT, STYLE, Target, spelled_out
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--preset", choices=("fast", "paper"), default="fast")
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--lora", type=Path)
-    parser.add_argument("--keep", default="", help="prompts to keep, by comma")
+    parser.add_argument("--keep", default="", help="prompts to keep, by comma; * is every object")
     parser.add_argument("--keep-exact", type=float, default=0.0, help="share kept exactly")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, help="where to save the LoRA that is made")
@@ -221,7 +221,7 @@ def main() -> None:
 
             path = args.out or Path(folder) / f"erase-{target.name}.safetensors"
             config = erasing_config(args.preset, args.rounds, args.keep_exact)
-            given = Given(keep=tuple(filter(None, args.keep.split(","))))
+            given = Given(keep=spelled_out(args.keep.split(",")))
             done, seconds = erase_target(target, args.seed, config, path, given)
             print_rounds(done)
             print(f"erased {target.name} in {seconds:.0f} s")

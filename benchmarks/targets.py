@@ -5,6 +5,7 @@ Imported once the pack is loaded as ``dark_miner``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,15 @@ from torch import Tensor
 STYLE, OBJECT = "style", "object"
 # None is a wording that the method trains on: it joins words by "a {s} drawing of a {o}".
 USER_PROMPTS = ("a {s} picture of a {o}", "{s} drawing of a {o}", "a drawing of a {o} by {s}")
+
+
+def spelled_out(prompts: Iterable[str]) -> tuple[str, ...]:
+    """Prompts, those with a ``*`` once for each object that may be named; empty ones left out."""
+    from dark_miner.demo.gallery import HELD_OUT, OBJECTS
+
+    words = [o for o in OBJECTS if o not in HELD_OUT]
+    each = ([p.replace("*", w) for w in words] if "*" in p else [p] for p in prompts if p)
+    return tuple(p for group in each for p in group)
 
 
 @dataclass(frozen=True)

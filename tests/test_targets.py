@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from dark_miner.benchmarks.targets import OBJECT, Target
+from dark_miner.benchmarks.targets import OBJECT, Target, spelled_out
 from dark_miner.demo.gallery import HELD_OUT, OBJECTS, STYLES
 
 
@@ -55,3 +55,10 @@ def test_the_target_is_read_from_its_own_answers():
     assert Target("ink").found(answers) is answers[0]
     assert Target("rocket", OBJECT).found(answers) is answers[1]
     assert Target("rocket", OBJECT).index == OBJECTS.index("rocket")
+
+
+def test_a_star_stands_for_every_object_that_may_be_named():
+    prompts = spelled_out(["", "a noto drawing", "a noto drawing of a *"])
+    assert prompts[0] == "a noto drawing" and prompts[1] == f"a noto drawing of a {OBJECTS[0]}"
+    assert len(prompts) == 1 + len(OBJECTS) - len(HELD_OUT)
+    assert not any(word in p.split() for p in prompts for word in HELD_OUT)
