@@ -89,7 +89,7 @@ def cases(name: str, rounds: int) -> list[Case]:
         ],
         "threshold": [
             Case(f"{tau:g}", replace(config, verify=replace(config.verify, threshold=tau)))
-            for tau in (0.4, 0.3, 0.2)
+            for tau in (0.6, 0.5, 0.4, 0.3, 0.2)
         ],
     }  # fmt: skip
     return tables[name]
