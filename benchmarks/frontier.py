@@ -71,6 +71,7 @@ def draw(found: Sequence[Point], file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    left = min(p.kept for p in found) - 0.01
     figure, panels = plt.subplots(1, len(ATTACKS), figsize=(12, 5), layout="constrained")
     for panel, (attack, title) in zip(panels, ATTACKS.items(), strict=True):
         panel.fill_between([KEPT_GOAL, 1.01], 0, GOALS[attack], color="#bfe3c0", label="the goal")
@@ -92,7 +93,7 @@ def draw(found: Sequence[Point], file: Path) -> None:
         )  # fmt: skip
         panel.set(
             xlabel="other styles kept, mean", ylabel="attack success", title=title,
-            xlim=(0.9, 1.005), ylim=(-0.02, 1.05),
+            xlim=(left, 1.005), ylim=(-0.02, 1.05),
         )  # fmt: skip
         panel.grid(alpha=0.3)
     panels[0].legend(fontsize=8, loc="upper left")
