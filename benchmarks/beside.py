@@ -34,16 +34,16 @@ def train_style(style: str, path: Path) -> None:
     from dark_miner.darkminer.loop import new_adapters
     from dark_miner.darkminer.lora_file import save_lora, to_state_dict
     from dark_miner.darkminer.losses import mining_loss
-    from dark_miner.demo.gallery import HELD_OUT, OBJECTS, SIZE, drawings
+    from dark_miner.demo.gallery import SIZE, drawings
     from dark_miner.demo.models import load_demo_models
     from dark_miner.nodes.host import encode_images, latent_size, training_session
     from dark_miner.nodes.host_text import conditioning, contexts
 
     from .erasure import ANCHOR, gallery_sampling
+    from .targets import OBJECT, Target
 
     model, clip, vae, _ = load_demo_models()
-    known = [o for o in OBJECTS if o not in HELD_OUT]
-    images, _, things = drawings(style, DRAWINGS, SEED, known)
+    images, _, things = drawings(style, DRAWINGS, SEED, Target.choices(OBJECT))
     latents = encode_images(model, vae, images)
     said = torch.stack(contexts(clip, [PROMPT.format(thing) for thing in things]))
     gen = torch.Generator().manual_seed(SEED)

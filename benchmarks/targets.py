@@ -16,15 +16,6 @@ STYLE, OBJECT = "style", "object"
 USER_PROMPTS = ("a {s} picture of a {o}", "{s} drawing of a {o}", "a drawing of a {o} by {s}")
 
 
-def spelled_out(prompts: Iterable[str]) -> tuple[str, ...]:
-    """Prompts, those with a ``*`` once for each object that may be named; empty ones left out."""
-    from dark_miner.demo.gallery import HELD_OUT, OBJECTS
-
-    words = [o for o in OBJECTS if o not in HELD_OUT]
-    each = ([p.replace("*", w) for w in words] if "*" in p else [p] for p in prompts if p)
-    return tuple(p for group in each for p in group)
-
-
 @dataclass(frozen=True)
 class Target:
     """A concept of the gallery.
@@ -134,3 +125,10 @@ class Target:
         names = [s for s in STYLES for _ in range(each)]
         order = [i * each + j for j in range(each) for i in range(len(STYLES))][:count]
         return torch.cat(parts)[order], [names[i] for i in order]
+
+
+def spelled_out(prompts: Iterable[str]) -> tuple[str, ...]:
+    """Prompts, those with a ``*`` once for each object that may be named; empty ones left out."""
+    words = Target.choices(OBJECT)
+    each = ([p.replace("*", w) for w in words] if "*" in p else [p] for p in prompts if p)
+    return tuple(p for group in each for p in group)

@@ -186,5 +186,4 @@ def keep_contexts(connected: dict, node: str) -> list:
 
     Each may hold several prompts, as ConditioningCombine joins them.
     """
-    given = [(k, connected[k]) for k in KEEPS if connected.get(k) is not None]
-    return [context_of([entry], node, k) for k, entries in given for entry in entries]
+    return [context_of([entry], node, k) for k in KEEPS for entry in connected.get(k) or ()]
