@@ -1,4 +1,4 @@
-"""The training copy: a MODEL's diffusion network in tensors that can take part in training."""
+"""Copies of the host's networks in tensors that can take part in training."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ import torch
 from torch import Tensor, nn
 
 _PREFIX = "diffusion_model."
+# What the host's loaders keep on a layer while its MODEL is loaded: how to cast, patch and fetch
+# the original's weights, some of it memory that is freed with its owner.
+_LOADER_NOTES = (
+    "_pin_state", "_pins", "_prefetch", "_v", "_v_signature", "bias_function",
+    "bias_lowvram_function", "comfy_cast_weights", "comfy_force_cast_weights",
+    "comfy_patched_weights", "prev_comfy_cast_weights", "weight_function",
+    "weight_lowvram_function",
+)  # fmt: skip
 
 
 def training_copy(model: Any) -> Any:
     """The BaseModel around a deep copy of its diffusion network: plain, patched, frozen tensors."""
-    network = model.model.diffusion_model
     dtype = compute_dtype(model)
-    memo: dict[int, Any] = {}
-    for name, parameter in network.named_parameters(remove_duplicate=False):
-        weight = _plain(original_weight(model, _PREFIX + name)).detach()
-        weight = weight.to(comfy.model_management.unet_offload_device(), copy=True)
-        patches = model.patches.get(_PREFIX + name)
-        if patches:
-            weight = comfy.lora.calculate_weight(patches, weight.float(), _PREFIX + name)
-        if weight.is_floating_point():
-            weight = weight.to(dtype)
-        memo[id(parameter)] = nn.Parameter(weight.clone(), requires_grad=False)
-    for buffer in network.buffers():
-        memo[id(buffer)] = buffer.detach().clone()
-    trained = copy.deepcopy(network, memo)
+    trained = plain_copy(model, model.model.diffusion_model, _PREFIX, dtype)
     if hasattr(trained, "dtype"):
         trained.dtype = dtype
     _keep_inputs(trained)
@@ -40,12 +35,47 @@ def training_copy(model: Any) -> Any:
     base.diffusion_model = trained
     base.manual_cast_dtype = None
     # The host keeps its book of what is loaded on the module: the copy starts a new page.
+    base.device = comfy.model_management.unet_offload_device()
     base.model_loaded_weight_memory = 0
     base.lowvram_patch_counter = 0
     base.model_lowvram = False
     base.current_weight_patches_uuid = None
     base.current_patcher = None
     return base
+
+
+def plain_copy(
+    patcher: Any, network: nn.Module, prefix: str = "", dtype: torch.dtype | None = None
+) -> Any:
+    """A deep copy of a network: plain, patched, frozen tensors, on the CPU or the host's own store.
+
+    Args:
+        patcher: the host's ModelPatcher around it; whether it is loaded, and how, does not matter.
+        network: the part of ``patcher.model`` to copy.
+        prefix: the part's place there, as patches name it: "" or ending in a dot.
+        dtype: of the copy; None keeps each weight's own.
+    """
+    memo: dict[int, Any] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        weight = _plain(original_weight(patcher, prefix + name)).detach()
+        own = weight.dtype
+        weight = weight.to(comfy.model_management.unet_offload_device(), copy=True)
+        patches = patcher.patches.get(prefix + name)
+        if patches:
+            weight = comfy.lora.calculate_weight(patches, weight.float(), prefix + name)
+        if weight.is_floating_point():
+            weight = weight.to(dtype or own)
+        memo[id(parameter)] = nn.Parameter(weight.clone(), requires_grad=False)
+    for buffer in network.buffers():
+        memo[id(buffer)] = buffer.detach().clone()
+    for module in network.modules():
+        notes = (vars(module).get(name) for name in _LOADER_NOTES)
+        memo |= {id(note): note for note in notes if note is not None}
+    copied = copy.deepcopy(network, memo)
+    for module in copied.modules():
+        for name in _LOADER_NOTES:
+            vars(module).pop(name, None)
+    return copied
 
 
 def _keep_inputs(network: nn.Module) -> None:

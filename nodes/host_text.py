@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import comfy.clip_model
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..darkminer.errors import DarkMinerError
 from .host import Conditioning
+from .host_copy import plain_copy
 
 PLACEHOLDER = "*"
 
@@ -90,10 +90,9 @@ class TextEncoder:
 
     def __init__(self, clip: Any):
         self._clip = clip
-        source = clip.cond_stage_model
-        memo = {id(t): nn.Parameter(t.detach().clone(), False) for t in source.parameters()}
-        memo |= {id(t): t.detach().clone() for t in source.buffers()}  # type: ignore[misc]
-        self._model = copy.deepcopy(source, memo).requires_grad_(False)
+        device = clip.patcher.load_device
+        self._model = plain_copy(clip.patcher, clip.cond_stage_model).requires_grad_(False)
+        self._model.to(device).set_clip_options({"execution_device": device})
         for module in self._model.modules():
             if type(module) is comfy.clip_model.CLIPLayer:
                 module.__class__ = _TrainableLayer
