@@ -62,7 +62,11 @@ def training_session(
         patcher.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
         attention = patcher.model_options.setdefault("transformer_options", {})
         attention.setdefault("optimized_attention_override", fused_attention)
-        comfy.model_management.load_models_gpu([patcher])
+
+        def load() -> None:
+            _load_whole(patcher)
+
+        load()
         device = torch.device(patcher.load_device)
         memory = Memory(lambda: comfy.model_management.get_free_memory(device))
         anchor, negative = _owned(anchor), _owned(negative)
@@ -70,7 +74,7 @@ def training_session(
             yield DiffusionModel(
                 network=base.diffusion_model,
                 denoise=memory.denoiser(
-                    denoiser(base, anchor, patcher.load_device, frames), base.diffusion_model
+                    denoiser(base, anchor, device, frames, load), base.diffusion_model
                 ),
                 schedule=levels,
                 sample=_sampler(patcher, anchor, negative, sampling, frames),
@@ -89,6 +93,19 @@ def training_session(
             )
         finally:
             patcher.detach()
+
+
+def _load_whole(patcher: Any) -> None:
+    """Bring the copy to where it computes, all of it: layers that the host fetches only for their
+    turn lend autograd weights that the next layer overwrites.
+    """
+    try:
+        comfy.model_management.load_models_gpu([patcher], force_full_load=True)
+    except torch.OutOfMemoryError as error:
+        raise DarkMinerError(
+            f"This MODEL takes {patcher.model_size() / 2**30:.1f} GiB, which the GPU does not have "
+            "left, and training needs it there whole: free memory, or use a smaller model."
+        ) from error
 
 
 def _owned(conditioning: Conditioning | None) -> Any:
@@ -157,7 +174,8 @@ def _sampler(
 
     @torch.no_grad()
     def sample(context: Tensor, noise: Tensor) -> Tensor:
-        positive = [[context, fitted(extra, context.shape[1])]]
+        # The negative prompt lies on the CPU, too: the host joins what lies on one device.
+        positive = [[context.cpu(), fitted(extra, context.shape[1])]]
         start = (noise.unsqueeze(2) if frames else noise).cpu()
         latents = comfy.sample.sample(
             patcher,

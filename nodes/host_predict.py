@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..darkminer.diffusion import Prediction, Schedule
 from ..darkminer.errors import DarkMinerError
+from .host_training import repeatable_backward
 
 _PREDICTIONS: dict[Any, Prediction] = {
     comfy.model_sampling.EPS.calculate_denoised: "epsilon",
@@ -67,22 +68,29 @@ def fitted(extra: Mapping[str, Any], length: int) -> dict[str, Any]:
 
 def fused_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
     """torch's fused attention in place of the host's choice, which on a CPU is the split one."""
-    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+    answer = comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+    if answer.is_cuda and answer.requires_grad:
+        repeatable_backward(answer, "ScaledDotProduct")
+    return answer
 
 
 def denoiser(
-    base: Any, anchor: Any, device: Any, frames: bool
+    base: Any, anchor: Any, device: torch.device, frames: bool, load: Callable[[], None]
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """The network on its own inputs, with what else it wants taken from the anchor.
 
     Args:
         base: the training copy's BaseModel.
         anchor: one prompt's CONDITIONING.
+        device: where the network computes.
         frames: whether the network takes a frame axis, see :func:`has_frames`.
+        load: brings the network there.
     """
     extra = anchor[0][1]
 
     def denoise(x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
+        if base.device != device or base.model_lowvram:  # another model has taken its place
+            load()
         dtype = base.get_dtype()
         x = x.to(dtype)
         if frames:

@@ -22,14 +22,22 @@ def gallery(hosted):
 def tools(hosted):
     from dark_miner.darkminer import adapter, config, loop, rng
     from dark_miner.darkminer import circumvent as circumvention
-    from dark_miner.nodes import erasing, host, host_lora, host_text, host_vision, image_pool
+    from dark_miner.nodes import (
+        erasing,
+        host,
+        host_copy,
+        host_lora,
+        host_text,
+        host_vision,
+        image_pool,
+    )
 
     class Tools:
         pass
 
     for module in (
-        adapter, config, loop, rng, circumvention, erasing, host, host_lora, host_text,
-        host_vision, image_pool,
+        adapter, config, loop, rng, circumvention, erasing, host, host_copy, host_lora,
+        host_text, host_vision, image_pool,
     ):  # fmt: skip
         setattr(Tools, module.__name__.rpartition(".")[2], module)
     Tools.sampling = config.SamplingConfig(SHORT, 2.0, "euler", "normal", 16)
@@ -172,9 +180,95 @@ def test_the_text_encoder_copy_is_the_hosts_and_gradients_reach_the_token(tools,
         word = text.word("penguin")[None].requires_grad_(True)
         ours = text(["a drawing of a *"], word)
         theirs = tools.host_text.contexts(clip, ["a drawing of a penguin"])[0]
-        assert torch.allclose(ours[0], theirs, atol=1e-5)
+        assert torch.allclose(ours[0].cpu(), theirs, atol=1e-5)
         ours.square().sum().backward()
         assert float(word.grad.abs().max()) > 0
+
+
+class Loaned:
+    """Memory of the host's loader: freed with its owner, so a copy would free it again."""
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("what the loader keeps on a layer was copied")
+
+
+def test_what_the_hosts_loader_keeps_on_layers_stays_with_the_original(tools, gallery):
+    """With the host's dynamic loading, layers hold handles of the memory they are fetched to."""
+    model, clip, _, _ = gallery
+    copied = model.model.diffusion_model, clip.cond_stage_model
+    layers = [
+        m for network in copied for m in network.modules() if hasattr(m, "comfy_cast_weights")
+    ]
+    loaned = {"_v": (Loaned(), 0, 1), "_pin_state": {"weights": Loaned()}, "_pins": Loaned()}
+    loaned["weight_lowvram_function"] = Loaned()
+    assert len(layers) > 100
+    before = [{name: vars(m)[name] for name in loaned if name in vars(m)} for m in layers]
+    try:
+        for layer in layers:
+            vars(layer).update(loaned)
+        copies = [
+            *tools.host_copy.training_copy(model).diffusion_model.modules(),
+            *tools.host_copy.plain_copy(clip.patcher, clip.cond_stage_model).modules(),
+        ]
+        assert not [m for m in copies if vars(m).keys() & loaned.keys()]
+        assert all(vars(layer)["_v"] is loaned["_v"] for layer in layers)
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            for name in loaned:
+                vars(layer).pop(name, None)
+            vars(layer).update(own)
+
+
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_a_session_goes_on_after_other_models_have_taken_its_networks_place(
+    tools, gallery, all_of_it, caplog
+):
+    import comfy.model_management as management
+
+    model, clip, _, _ = gallery
+    anchor, negative = (tools.host_text.conditioning(clip, p) for p in ("a drawing", ""))
+    with tools.host.training_session(
+        model, anchor=anchor, negative=negative, sampling=tools.sampling, latent_size=(8, 8)
+    ) as session:
+        config = short(tools).circumvent
+        adapters = tools.loop.new_adapters(session, config, seed=0)
+        context = anchor[0][0].float().to(session.device)
+        x, t = torch.ones(1, 8, 8, 8, device=session.device), torch.full((1,), 500.0).to(context)
+        before = session.denoise(x, t, context).detach()
+        if all_of_it:
+            management.unload_all_models()
+        else:
+            taken = management.current_loaded_models[0].model
+            taken.partially_unload(taken.offload_device, taken.model_size() // 2)
+        after = session.denoise(x, t, context)
+        assert torch.equal(after.detach(), before)
+        gradients = torch.autograd.grad(after.sum(), adapters.parameters())
+        assert all(
+            g.device == p.device for g, p in zip(gradients, adapters.parameters(), strict=True)
+        )
+        session.sample(context, x)
+    assert "not on same device" not in caplog.text
+
+
+def test_only_the_attentions_gradient_is_held_to_its_repeatable_algorithm(hosted):
+    from comfy.ldm.modules.attention import attention_pytorch
+    from dark_miner.nodes.host_training import repeatable_backward
+
+    warns, seen = torch.is_deterministic_algorithms_warn_only_enabled, []
+    q = torch.randn(2, 16, 64, requires_grad=True)
+    answer = attention_pytorch(q * 2.0, q, q, 4)
+    node = answer.grad_fn
+    while "ScaledDotProduct" not in node.name():
+        node = node.next_functions[0][0]
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        repeatable_backward(answer, "ScaledDotProduct")
+        node.register_prehook(lambda _: seen.append(("attention", warns())))
+        node.next_functions[0][0].register_prehook(lambda _: seen.append(("after", warns())))
+        answer.sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert seen == [("attention", False), ("after", True)]
 
 
 def test_a_mask_of_the_anchors_length_does_not_hide_tokens_of_another(hosted):
