@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
 from .errors import DarkMinerError
@@ -208,21 +209,26 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 
 def kept_bytes(forward: Callable[[], Tensor]) -> int:
-    """Bytes of all that a pass keeps for its gradients, weights not counted."""
-    seen: dict[int, int] = {}
-    alive: list[Tensor] = []
+    """Bytes of all that a pass would keep for its gradients, weights not counted.
 
-    def keep(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, nn.Parameter) and tensor.untyped_storage() is not None:
+    Nothing is kept: counting takes no more memory than a pass without gradients.
+    """
+    seen: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def count(tensor: Tensor) -> None:
+        if not isinstance(tensor, nn.Parameter):
+            # A weak reference, so that no later storage can be taken for this one.
             storage = tensor.untyped_storage()
-            seen.setdefault(storage._cdata, storage.nbytes())
-            alive.append(tensor)
-        return tensor
+            reference = StorageWeakRef(storage)
+            seen.setdefault(reference.cdata, (reference, storage.nbytes()))
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
-        answer = forward()
-    del answer
-    return sum(seen.values())
+    with saved_tensors_hooks(count, _not_kept):
+        forward()
+    return sum(size for _, size in seen.values())
+
+
+def _not_kept(_: None) -> Tensor:
+    raise RuntimeError("a pass that was only counted has no gradients")
 
 
 def in_halves(rows: Sequence[int], make: Callable[[Sequence[int]], T]) -> list[T]:
@@ -247,5 +253,8 @@ def out_of_memory(error: BaseException) -> bool:
 def release() -> None:
     """Let go of what a failed pass has left, and give cached memory back to the device."""
     gc.collect()
+    if torch.are_deterministic_algorithms_enabled():
+        # It may have ended where an operator was held to its one repeatable algorithm.
+        torch.use_deterministic_algorithms(True, warn_only=True)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

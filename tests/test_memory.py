@@ -17,6 +17,7 @@ from dark_miner.darkminer.mine import mine
 from dark_miner.darkminer.sampling import sample_each
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from . import toy
 
@@ -60,15 +61,16 @@ class Limited(nn.Module):
         return self.network(x, *rest)
 
 
-def inputs(count=6):
+def inputs(count=6, dtype=torch.float32):
     gen = torch.Generator().manual_seed(3)
-    x, context = (torch.randn(count, 4, generator=gen) for _ in range(2))
-    return x, torch.rand(count, generator=gen), context.requires_grad_(True)
+    x, context = (torch.randn(count, 4, generator=gen).to(dtype) for _ in range(2))
+    return x, torch.rand(count, generator=gen).to(dtype), context.requires_grad_(True)
 
 
 def gradient(memory, network=None):
-    network = network or Stack()
-    x, t, context = inputs()
+    """In double precision: parts of another size are summed in another order."""
+    network = (network or Stack()).double()
+    x, t, context = inputs(dtype=torch.float64)
     loss = memory.denoiser(network, network)(x, t, context).square().sum()
     return torch.autograd.grad(loss, context)[0]
 
@@ -77,7 +79,16 @@ def gradient(memory, network=None):
     "plan", [{"trained": 1}, {"trained": 4}, {"by_block": True}, {"trained": 2, "by_block": True}]
 )
 def test_parts_and_blocks_give_the_same_gradients(plan):
-    assert torch.allclose(gradient(Memory(**plan)), gradient(Memory()), rtol=1e-5, atol=1e-7)
+    assert torch.allclose(gradient(Memory(**plan)), gradient(Memory()), rtol=1e-12, atol=1e-12)
+
+
+def test_a_pass_that_failed_leaves_no_operator_held_to_its_repeatable_algorithm():
+    torch.use_deterministic_algorithms(True)
+    try:
+        in_halves([0, 1], lambda rows: Limited(nn.Identity(), 1)(torch.zeros(len(rows), 1)))
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_blocks_are_the_innermost_items_with_several_layers():
@@ -95,6 +106,20 @@ def test_what_a_pass_keeps_is_counted_and_blocks_keep_less():
     whole = kept_bytes(lambda: denoise(*given))
     memory.by_block = True
     assert kept_bytes(lambda: denoise(*given)) < 0.5 * whole
+
+
+def test_counting_what_a_pass_keeps_keeps_nothing():
+    x, gone = torch.randn(5, 7, requires_grad=True), []
+
+    def forward():
+        y = x
+        for _ in range(3):
+            y = y.exp()
+            gone.append(StorageWeakRef(y.untyped_storage()))
+        assert [g.expired() for g in gone] == [True, True, False]
+        return y
+
+    assert kept_bytes(forward) == 3 * 5 * 7 * 4
 
 
 def test_the_plan_is_made_from_what_is_free():
@@ -202,6 +227,7 @@ from torch import nn
 from dark_miner.darkminer.memory import Memory
 
 torch.set_num_threads(1)
+torch.manual_seed(0)
 network = nn.Sequential(*[nn.Sequential(nn.Linear(256, 8192), nn.Tanh(), nn.Linear(8192, 256))
                           for _ in range(6)]).requires_grad_(False)
 x = torch.randn(2048, 256)
@@ -228,7 +254,7 @@ assert memory.trained is not None and memory.trained < 2048, memory.trained
 resource.setrlimit(resource.RLIMIT_AS, before)
 expected, wanted = run(Memory())
 assert abs(found - expected) < 1e-6, (found, expected)
-assert torch.allclose(gradient, wanted, rtol=1e-3, atol=1e-9)
+assert float((gradient - wanted).abs().max()) < 1e-5 * float(wanted.abs().max())
 print("went on with", memory.trained)
 """
 
