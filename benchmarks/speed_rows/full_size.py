@@ -64,7 +64,8 @@ def random_model(family: Family) -> Any:
     with torch.no_grad():
         for module in model.diffusion_model.modules():
             _start(module, gen)
-    return comfy.model_patcher.ModelPatcher(model, device, device)
+    offload = management.unet_offload_device()
+    return comfy.model_patcher.ModelPatcher(model.to(offload), device, offload)
 
 
 def meta_network(family: Family) -> nn.Module:

@@ -183,7 +183,7 @@ def estimate(family: Family, budget: float) -> dict[str, float | bool | None]:
 def memory(options: Options) -> Result:
     """Preset paper: peak GiB of SD 1.5 at 512x512 (goal 6) and of SDXL at 1024x1024 (goal 12).
 
-    Measured on a GPU, where the session is told that it has so much; elsewhere estimated.
+    Measured on a GPU, where the process can have no more than that; elsewhere estimated.
     """
     cuda = torch.cuda.is_available()
     found = {name: estimate(family, budget) for name, (family, budget) in BUDGETS.items()}
@@ -199,18 +199,23 @@ def memory(options: Options) -> Result:
 
 
 def measured_peak(family: Family, budget: float, options: Options) -> float:
-    """GiB at the most, of a session that is told it has ``budget`` GiB."""
+    """GiB held at the most, of a process that cannot have more than ``budget`` GiB."""
     from dark_miner.darkminer.config import PAPER
     from dark_miner.darkminer.loop import new_adapters
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
+    whole = torch.cuda.get_device_properties().total_memory
     with full_size_world(family) as world:
         world.session.memory.free = lambda: int(budget * GIB) - torch.cuda.memory_allocated()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.set_per_process_memory_fraction(budget * GIB / whole)
         adapters = new_adapters(world.session, PAPER.circumvent, seed=SEED)
         try:
             for run in runs(world, adapters).values():
                 run(options.steps or 2)
         finally:
             adapters.remove()
-    return torch.cuda.max_memory_allocated() / GIB
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    return torch.cuda.max_memory_reserved() / GIB
