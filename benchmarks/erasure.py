@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,37 @@ def erasing_config(preset: str, rounds: int | None, keep_exact: float = 0.0) -> 
         start=replace(config.start, keep_exact=keep_exact),
         circumvent=replace(config.circumvent, keep_exact=keep_exact),
     )
+
+
+def with_settings(config: Any, assignments: Sequence[str]) -> Any:
+    """A config with some of its stages' settings replaced.
+
+    Args:
+        assignments: each "stage.setting=value", e.g. "chase.bystander_eta=2.5", the value in JSON;
+            what is no JSON is a word.
+
+    Raises:
+        ValueError: if there is no such setting, or the value is not of its kind or range.
+    """
+    for assignment in assignments:
+        place, _, text = assignment.partition("=")
+        stage, _, name = place.partition(".")
+        settings = getattr(config, stage, None)
+        if not is_dataclass(settings) or name not in {f.name for f in fields(settings)} or not text:
+            raise ValueError(
+                f"{assignment!r}: write STAGE.SETTING=VALUE with a setting of the stage's config, "
+                "such as chase.bystander_eta=2.5"
+            )
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        value = tuple(value) if isinstance(value, list) else value
+        try:
+            config = replace(config, **{stage: replace(settings, **{name: value})})
+        except TypeError as error:  # a word where a number is compared with its bounds
+            raise ValueError(f"{assignment!r}: {place} is of another kind") from error
+    return config
 
 
 def print_rounds(done: Any) -> None:

@@ -5,6 +5,7 @@
     python -m benchmarks.quality --style ink --short            no attacks, one seed
     python -m benchmarks.quality --object rocket                 an object instead of a style
     python -m benchmarks.quality --style ink --strengths        also at a quarter to whole strength
+    python -m benchmarks.quality --style ink --set chase.bystander_eta=2.5    another setting
 
 COMFYUI_PATH names the host.
 """
@@ -190,6 +191,17 @@ def chosen_target(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error(f"--{kind} {error}")
 
 
+def chosen_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Any:
+    """The preset with what the options change; a wrong word or value ends the program."""
+    from .erasure import erasing_config, with_settings
+
+    try:
+        preset = erasing_config(args.preset, args.rounds, args.keep_exact)
+        return with_settings(preset, args.settings)
+    except ValueError as error:
+        parser.error(str(error))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("--style", default="ink")
@@ -200,6 +212,10 @@ def main() -> None:
     parser.add_argument("--lora", type=Path)
     parser.add_argument("--keep", default="", help="prompts to keep, by comma; * is every object")
     parser.add_argument("--keep-exact", type=float, default=0.0, help="share kept exactly")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="STAGE.SETTING=VALUE", dest="settings",
+        help="another value for a setting of the preset; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, help="where to save the LoRA that is made")
     parser.add_argument("--short", action="store_true")
@@ -214,13 +230,13 @@ def main() -> None:
     target = chosen_target(parser, args)
     if args.lora and not args.lora.is_file():
         parser.error(f"--lora {args.lora}: no such file")
+    config = chosen_config(parser, args)
     with tempfile.TemporaryDirectory() as folder:
         path, seconds = args.lora, 0.0
         if path is None:
-            from .erasure import Given, erase_target, erasing_config, print_rounds
+            from .erasure import Given, erase_target, print_rounds
 
             path = args.out or Path(folder) / f"erase-{target.name}.safetensors"
-            config = erasing_config(args.preset, args.rounds, args.keep_exact)
             given = Given(keep=spelled_out(args.keep.split(",")))
             done, seconds = erase_target(target, args.seed, config, path, given)
             print_rounds(done)

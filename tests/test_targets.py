@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from dark_miner.benchmarks.erasure import with_settings
 from dark_miner.benchmarks.targets import OBJECT, Target, spelled_out
+from dark_miner.darkminer.config import FAST
 from dark_miner.demo.gallery import HELD_OUT, OBJECTS, STYLES
 
 
@@ -62,3 +64,24 @@ def test_a_star_stands_for_every_object_that_may_be_named():
     assert prompts[0] == "a noto drawing" and prompts[1] == f"a noto drawing of a {OBJECTS[0]}"
     assert len(prompts) == 1 + len(OBJECTS) - len(HELD_OUT)
     assert not any(word in p.split() for p in prompts for word in HELD_OUT)
+
+
+def test_a_setting_of_a_stage_is_replaced_and_no_other():
+    found = with_settings(FAST, ["chase.lengths=[2, 8]", "mine.count=3", "verify.threshold=auto"])
+    assert found.chase.lengths == (2, 8) and found.mine.count == 3
+    assert found.verify.threshold == "auto"
+    assert with_settings(found, ["mine.count=2"]).mine == FAST.mine
+    assert found.circumvent == FAST.circumvent and found.chase.eta == FAST.chase.eta
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("chase.etta=1", "STAGE.SETTING=VALUE"), ("eta=1", "STAGE.SETTING=VALUE"),
+        ("chase.eta", "STAGE.SETTING=VALUE"), ("max_rounds.x=1", "STAGE.SETTING=VALUE"),
+        ("chase.eta=far", "of another kind"), ("chase.eta=-1", "at least 0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setting_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=said):
+        with_settings(FAST, [wrong])
