@@ -99,13 +99,14 @@ def _load_whole(patcher: Any) -> None:
     """Bring the copy to where it computes, all of it: layers that the host fetches only for their
     turn lend autograd weights that the next layer overwrites.
     """
+    size = patcher.model_size() / 2**30
+    missing = f"Training needs this MODEL whole on the GPU, {size:.1f} GiB: "
     try:
         comfy.model_management.load_models_gpu([patcher], force_full_load=True)
     except torch.OutOfMemoryError as error:
-        raise DarkMinerError(
-            f"This MODEL takes {patcher.model_size() / 2**30:.1f} GiB, which the GPU does not have "
-            "left, and training needs it there whole: free memory, or use a smaller model."
-        ) from error
+        raise DarkMinerError(missing + "free so much memory, or use a smaller model.") from error
+    if patcher.model.model_lowvram:
+        raise DarkMinerError(missing + "start ComfyUI without --novram.")
 
 
 def _owned(conditioning: Conditioning | None) -> Any:
