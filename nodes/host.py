@@ -8,7 +8,7 @@ ever read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from ..darkminer.config import SamplingConfig
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.memory import Memory
 from ..darkminer.types import DiffusionModel
-from .host_copy import fingerprint, training_copy
+from .host_copy import WholePatcher, fingerprint, training_copy
 from .host_lora import model_family, names_of
 from .host_predict import denoiser, fitted, fused_attention, has_frames, schedule
 from .host_training import training_mode
@@ -57,16 +57,16 @@ def training_session(
     with training_mode():
         names, levels, frames = names_of(model), schedule(model), has_frames(model)
         base = training_copy(model)
-        patcher = comfy.model_patcher.ModelPatcher(base, model.load_device, model.offload_device)
+        patcher = WholePatcher(base, model.load_device, model.offload_device)
         patcher.object_patches = dict(model.object_patches)
         patcher.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
         attention = patcher.model_options.setdefault("transformer_options", {})
         attention.setdefault("optimized_attention_override", fused_attention)
 
         def load() -> None:
-            _load_whole(patcher)
+            comfy.model_management.load_models_gpu([patcher])
 
-        load()
+        _load_first(load, patcher)
         device = torch.device(patcher.load_device)
         memory = Memory(lambda: comfy.model_management.get_free_memory(device))
         anchor, negative = _owned(anchor), _owned(negative)
@@ -95,18 +95,14 @@ def training_session(
             patcher.detach()
 
 
-def _load_whole(patcher: Any) -> None:
-    """Bring the copy to where it computes, all of it: layers that the host fetches only for their
-    turn lend autograd weights that the next layer overwrites.
-    """
-    size = patcher.model_size() / 2**30
-    missing = f"Training needs this MODEL whole on the GPU, {size:.1f} GiB: "
+def _load_first(load: Callable[[], None], patcher: Any) -> None:
     try:
-        comfy.model_management.load_models_gpu([patcher], force_full_load=True)
+        load()
     except torch.OutOfMemoryError as error:
-        raise DarkMinerError(missing + "free so much memory, or use a smaller model.") from error
-    if patcher.model.model_lowvram:
-        raise DarkMinerError(missing + "start ComfyUI without --novram.")
+        raise DarkMinerError(
+            f"Training needs this MODEL whole on the GPU, {patcher.model_size() / 2**30:.1f} GiB: "
+            "free so much of its memory, or use a smaller model."
+        ) from error
 
 
 def _owned(conditioning: Conditioning | None) -> Any:
@@ -175,8 +171,9 @@ def _sampler(
 
     @torch.no_grad()
     def sample(context: Tensor, noise: Tensor) -> Tensor:
-        # The negative prompt lies on the CPU, too: the host joins what lies on one device.
-        positive = [[context.cpu(), fitted(extra, context.shape[1])]]
+        # The host samples both prompts in one batch where they lie on one device.
+        place = negative[0][0].device if negative is not None else context.device
+        positive = [[context.to(place), fitted(extra, context.shape[1])]]
         start = (noise.unsqueeze(2) if frames else noise).cpu()
         latents = comfy.sample.sample(
             patcher,

@@ -8,18 +8,19 @@ from typing import Any
 
 import comfy.lora
 import comfy.model_management
+import comfy.model_patcher
 import comfy.utils
 import torch
 from torch import Tensor, nn
 
 _PREFIX = "diffusion_model."
-# What the host's loaders keep on a layer while its MODEL is loaded: how to cast, patch and fetch
-# the original's weights, some of it memory that is freed with its owner.
+# What the host's loaders keep on a network and its layers while a MODEL is loaded: how to cast,
+# patch and fetch the original's weights, some of it memory that is freed with its owner.
 _LOADER_NOTES = (
-    "_pin_state", "_pins", "_prefetch", "_v", "_v_signature", "bias_function",
-    "bias_lowvram_function", "comfy_cast_weights", "comfy_force_cast_weights",
-    "comfy_patched_weights", "prev_comfy_cast_weights", "weight_function",
-    "weight_lowvram_function",
+    "_pin_state", "_pins", "_prefetch", "_v", "_v_bias", "_v_signature", "_v_weight",
+    "bias_function", "bias_lowvram_function", "comfy_cast_weights", "comfy_force_cast_weights",
+    "comfy_patched_weights", "dynamic_patchers", "dynamic_pins", "dynamic_vbars",
+    "prev_comfy_cast_weights", "weight_function", "weight_lowvram_function",
 )  # fmt: skip
 
 
@@ -42,6 +43,25 @@ def training_copy(model: Any) -> Any:
     base.current_weight_patches_uuid = None
     base.current_patcher = None
     return base
+
+
+class WholePatcher(comfy.model_patcher.ModelPatcher):
+    """Around a training copy: it is on the device that computes, all of it, or not at all.
+
+    Layers that the host fetches only for their turn would lend autograd weights that the next
+    layer's overwrite, and adapters are not among what it knows to fetch.
+    """
+
+    def partially_load(
+        self, device_to: Any, extra_memory: float = 0, force_patch_weights: bool = False
+    ) -> Any:
+        return super().partially_load(device_to, 1e32, force_patch_weights)
+
+    def partially_unload(
+        self, device_to: Any, memory_to_free: float = 0, force_patch_weights: bool = False
+    ) -> int:
+        """Nothing is freed by parts: the host then takes the whole away."""
+        return 0
 
 
 def plain_copy(

@@ -89,7 +89,7 @@ def denoiser(
     extra = anchor[0][1]
 
     def denoise(x: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
-        if base.device != device or base.model_lowvram:  # another model has taken its place
+        if base.device != device:  # another model has taken its place
             load()
         dtype = base.get_dtype()
         x = x.to(dtype)

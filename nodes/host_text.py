@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import comfy.clip_model
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -92,6 +93,8 @@ class TextEncoder:
         self._clip = clip
         device = clip.patcher.load_device
         self._model = plain_copy(clip.patcher, clip.cond_stage_model).requires_grad_(False)
+        size = sum(p.numel() * p.element_size() for p in self._model.parameters())
+        comfy.model_management.free_memory(size, device)
         self._model.to(device).set_clip_options({"execution_device": device})
         for module in self._model.modules():
             if type(module) is comfy.clip_model.CLIPLayer:

@@ -200,7 +200,8 @@ def test_what_the_hosts_loader_keeps_on_layers_stays_with_the_original(tools, ga
         m for network in copied for m in network.modules() if hasattr(m, "comfy_cast_weights")
     ]
     loaned = {"_v": (Loaned(), 0, 1), "_pin_state": {"weights": Loaned()}, "_pins": Loaned()}
-    loaned["weight_lowvram_function"] = Loaned()
+    loaned |= {"weight_lowvram_function": Loaned(), "_v_weight": Loaned(), "_v_bias": Loaned()}
+    loaned |= {"dynamic_vbars": {"cuda:0": Loaned()}, "dynamic_pins": {"cuda:0": Loaned()}}
     assert len(layers) > 100
     before = [{name: vars(m)[name] for name in loaned if name in vars(m)} for m in layers]
     try:
@@ -219,10 +220,7 @@ def test_what_the_hosts_loader_keeps_on_layers_stays_with_the_original(tools, ga
             vars(layer).update(own)
 
 
-@pytest.mark.parametrize("all_of_it", [True, False])
-def test_a_session_goes_on_after_other_models_have_taken_its_networks_place(
-    tools, gallery, all_of_it, caplog
-):
+def test_a_session_goes_on_after_other_models_have_taken_its_networks_place(tools, gallery, caplog):
     import comfy.model_management as management
 
     model, clip, _, _ = gallery
@@ -230,24 +228,38 @@ def test_a_session_goes_on_after_other_models_have_taken_its_networks_place(
     with tools.host.training_session(
         model, anchor=anchor, negative=negative, sampling=tools.sampling, latent_size=(8, 8)
     ) as session:
-        config = short(tools).circumvent
-        adapters = tools.loop.new_adapters(session, config, seed=0)
+        adapters = tools.loop.new_adapters(session, short(tools).circumvent, seed=0)
         context = anchor[0][0].float().to(session.device)
         x, t = torch.ones(1, 8, 8, 8, device=session.device), torch.full((1,), 500.0).to(context)
         before = session.denoise(x, t, context).detach()
-        if all_of_it:
-            management.unload_all_models()
-        else:
-            taken = management.current_loaded_models[0].model
-            taken.partially_unload(taken.offload_device, taken.model_size() // 2)
+        loaded = [m.model for m in management.current_loaded_models]
+        (patcher,) = [
+            p for p in loaded if getattr(p.model, "diffusion_model", None) is session.network
+        ]
+        management.unload_all_models()
+        assert patcher not in [m.model for m in management.current_loaded_models]
+        patcher.model.device = torch.device("meta")  # where no weights are, as on the CPU for a GPU
         after = session.denoise(x, t, context)
-        assert torch.equal(after.detach(), before)
+        assert patcher in [m.model for m in management.current_loaded_models]
+        assert patcher.model.device == session.device and torch.equal(after.detach(), before)
         gradients = torch.autograd.grad(after.sum(), adapters.parameters())
         assert all(
             g.device == p.device for g, p in zip(gradients, adapters.parameters(), strict=True)
         )
         session.sample(context, x)
     assert "not on same device" not in caplog.text
+
+
+def test_a_training_copy_is_loaded_whole_or_not_at_all(tools, gallery):
+    model = gallery[0]
+    patcher = tools.host_copy.WholePatcher(
+        tools.host_copy.training_copy(model), model.load_device, model.offload_device
+    )
+    patcher.partially_load(model.load_device, extra_memory=1.0)
+    assert not patcher.model.model_lowvram
+    assert patcher.loaded_size() == patcher.model_size()
+    assert patcher.partially_unload(model.offload_device, 10**6) == 0
+    assert patcher.loaded_size() == patcher.model_size() and not patcher.model.model_lowvram
 
 
 def test_only_the_attentions_gradient_is_held_to_its_repeatable_algorithm(hosted):
