@@ -147,13 +147,14 @@ class Adapters:
         """
         for name in self._layers:
             if name in closed:
-                self._closed[name] = closed[name].to(self._pair(name)[0].device)
+                self._closed[name] = closed[name]
         self.follow()
 
     def follow(self) -> None:
         """After a step of an optimiser: take out what it moved along closed directions."""
         for name, directions in self._closed.items():
             down, _ = self._pair(name)
+            directions = directions.to(down.device)
             down.data -= (down.data @ directions.mT) @ directions
 
     def _switch(self, on: bool) -> None:

@@ -253,8 +253,8 @@ def out_of_memory(error: BaseException) -> bool:
 def release() -> None:
     """Let go of what a failed pass has left, and give cached memory back to the device."""
     gc.collect()
-    if torch.are_deterministic_algorithms_enabled():
-        # It may have ended where an operator was held to its one repeatable algorithm.
-        torch.use_deterministic_algorithms(True, warn_only=True)
     if torch.cuda.is_available():
+        if torch.are_deterministic_algorithms_enabled():
+            # It may have ended where an operator was held to its one repeatable algorithm.
+            torch.use_deterministic_algorithms(True, warn_only=True)
         torch.cuda.empty_cache()

@@ -51,8 +51,9 @@ def merged(network: nn.Module) -> Iterator[int]:
         yield len(layers)
     finally:
         for name, layer in layers.items():
-            _base(layer).weight.data = weights[name]
-            _put(network, name, layer)
+            place = _base(layer).weight.device  # the host may have moved the network meanwhile
+            _base(layer).weight.data = weights[name].to(place)
+            _put(network, name, layer.to(place))
         for p in parameters:
             p.requires_grad_(True)
 

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
+import comfy.ops
 import torch
 import torch.utils.deterministic as _settings
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 
 # Kernels that some families call also while training; they know no gradient. Which ones there are,
 # and who calls which, differs from host to host.
@@ -48,20 +50,26 @@ def _repeatable() -> Iterator[None]:
     if not torch.cuda.is_available():
         yield
         return
-    strict, warns = torch.are_deterministic_algorithms_enabled(), _warns_only()
-    fills, convolutions = _settings.fill_uninitialized_memory, torch.backends.cudnn.deterministic
+    strict = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn, fills = torch.backends.cudnn, _settings.fill_uninitialized_memory
+    convolutions, timed = cudnn.deterministic, cudnn.benchmark
+    backends: list[Any] = getattr(comfy.ops, "SDPA_BACKEND_PRIORITY", [])
+    attention = list(backends)
     try:
         # No more than a warning: what has no such version runs as it is.
         torch.use_deterministic_algorithms(True, warn_only=True)
         _settings.fill_uninitialized_memory = False
-        torch.backends.cudnn.deterministic = True
+        cudnn.deterministic, cudnn.benchmark = True, False
+        backends[:] = [b for b in attention if b != SDPBackend.CUDNN_ATTENTION]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*[Dd]eterministic")
             yield
     finally:
         torch.use_deterministic_algorithms(strict, warn_only=warns)
         _settings.fill_uninitialized_memory = fills
-        torch.backends.cudnn.deterministic = convolutions
+        cudnn.deterministic, cudnn.benchmark = convolutions, timed
+        backends[:] = attention
 
 
 def repeatable_backward(answer: Tensor, operator: str) -> None:
@@ -86,10 +94,6 @@ def repeatable_backward(answer: Tensor, operator: str) -> None:
 
 def _strict(on: bool) -> None:
     torch.use_deterministic_algorithms(True, warn_only=not on)
-
-
-def _warns_only() -> bool:
-    return torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 @contextmanager
