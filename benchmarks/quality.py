@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from .hosted import load_pack
-from .targets import OBJECT, STYLE, Target, spelled_out
+from .targets import STYLE, Target, add_target_options, chosen_target, spelled_out
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
@@ -182,15 +182,6 @@ def strength_curve(lora: Path, target: Target, args: argparse.Namespace) -> list
     return curve
 
 
-def chosen_target(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Target:
-    """``--style`` or ``--object`` as a target; a wrong word ends the program."""
-    kind = OBJECT if args.object else STYLE
-    try:
-        return Target(args.object or args.style, kind)
-    except ValueError as error:
-        parser.error(f"--{kind} {error}")
-
-
 def chosen_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Any:
     """The preset with what the options change; a wrong word or value ends the program."""
     from .erasure import erasing_config, with_settings
@@ -204,8 +195,7 @@ def chosen_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("--style", default="ink")
-    parser.add_argument("--object", default="", help="erase an object instead of a style")
+    add_target_options(parser)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--preset", choices=("fast", "paper"), default="fast")
     parser.add_argument("--rounds", type=int, default=None)

@@ -5,6 +5,7 @@ Imported once the pack is loaded as ``dark_miner``.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -132,3 +133,18 @@ def spelled_out(prompts: Iterable[str]) -> tuple[str, ...]:
     words = Target.choices(OBJECT)
     each = ([p.replace("*", w) for w in words] if "*" in p else [p] for p in prompts if p)
     return tuple(p for group in each for p in group)
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """``--style`` and ``--object``, of which :func:`chosen_target` makes a target."""
+    parser.add_argument("--style", default="ink")
+    parser.add_argument("--object", default="", help="an object instead of a style")
+
+
+def chosen_target(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Target:
+    """``--style`` or ``--object`` as a target; a wrong word ends the program."""
+    kind = OBJECT if args.object else STYLE
+    try:
+        return Target(args.object or args.style, kind)
+    except ValueError as error:
+        parser.error(f"--{kind} {error}")

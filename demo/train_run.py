@@ -1,4 +1,4 @@
-"""What every training of the gallery shares: time budget, schedule, averaging, checkpoints."""
+"""What every training of the gallery shares: budget, schedule, averaging, checkpoints."""
 
 import math
 import os
@@ -20,7 +20,7 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        rate: highest learning rate; a cosine over the time budget brings it down.
+        rate: highest learning rate; a cosine over the budget brings it down.
         warmup: steps until the rate is reached.
         decay: weight decay of AdamW.
         betas: of AdamW.
@@ -58,6 +58,7 @@ class Run:
         net: the network; moved to `device` and made trainable.
         recipe: see Recipe.
         minutes: time budget; interruptions do not count.
+        total: a budget in steps instead, so that the schedule is the same on every machine.
         device: where to train.
         again: see above.
         factor: multiplies the recipe's rate.
@@ -69,13 +70,16 @@ class Run:
         net: nn.Module,
         recipe: Recipe,
         *,
-        minutes: float,
+        minutes: float = 0.0,
+        total: int = 0,
         device: torch.device,
         again: bool = False,
         factor: float = 1.0,
     ) -> None:
+        if (minutes > 0) == (total > 0):
+            raise ValueError("a training needs a budget: either minutes or a total of steps")
         self.file, self.recipe, self.device = file, recipe, device
-        self.seconds, self.rate = minutes * 60, recipe.rate * factor
+        self.seconds, self.total, self.rate = minutes * 60, total, recipe.rate * factor
         self.net = net.to(device).train().requires_grad_(True)
         self.names = [name for name, _ in net.named_parameters()]
         self.parameters = list(net.parameters())
@@ -117,11 +121,15 @@ class Run:
         }
         save(state, self.file)
 
+    def _part(self) -> float:
+        """How much of the budget is used up, 1 when all of it is."""
+        return self.step / self.total if self.total else self.used / self.seconds
+
     def steps(self) -> Iterator[int]:
-        """Yields the number of each step until the time is used up, and keeps checkpoints."""
+        """Yields the number of each step until the budget is used up, and keeps checkpoints."""
         before = saved = time.monotonic()
         first = self.step
-        while (part := self.used / self.seconds) < 1:
+        while (part := self._part()) < 1:
             cosine = 0.5 * (1 + math.cos(math.pi * part)) + FLOOR
             rate = self.rate * min(1.0, (self.step + 1) / self.recipe.warmup) * cosine
             for group in self.optimiser.param_groups:

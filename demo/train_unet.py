@@ -45,14 +45,24 @@ def signal() -> torch.Tensor:
     return torch.cumprod(1 - betas, 0).float()
 
 
-def train(run: Run, latents: torch.Tensor, contexts: Contexts, batch: int = BATCH) -> None:
+def train(
+    run: Run,
+    latents: torch.Tensor,
+    contexts: Contexts,
+    batch: int = BATCH,
+    shown: torch.Tensor | None = None,
+) -> None:
     """Squared error of the noise, weighted min(SNR, 5) / SNR.
 
     Steps with hardly any noise would otherwise rule the loss and teach nothing of style.
+
+    Args:
+        shown: numbers of the drawings that the network gets to see; all where None.
     """
     gen, device, kept = run.gen, run.device, signal()
+    shown = torch.arange(COUNT) if shown is None else shown
     for _ in run.steps():
-        number = torch.randint(COUNT, (batch,), generator=gen)
+        number = shown[torch.randint(len(shown), (batch,), generator=gen)]
         placement = torch.randint(len(latents) // COUNT, (batch,), generator=gen)
         x = latents[number + COUNT * placement].float()
         context = contexts.draw(number, gen)
