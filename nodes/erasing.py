@@ -31,6 +31,7 @@ from ..darkminer.types import (
     TextSpace,
     silent,
 )
+from .continuing import first_embeddings, without_opening
 from .host import context_of, training_session
 from .host_text import TextEncoder, conditioning, contexts, speaks, vocabulary
 
@@ -142,6 +143,8 @@ def run_erasure(
     exclude: Sequence[str] = (),
     keep: Sequence[Tensor] = (),
     state: AdapterState | None = None,
+    embeddings: EmbeddingPool | None = None,
+    opening: bool = True,
     report: Report = silent,
     on_round: Callable[[Erasure], None] | None = None,
 ) -> tuple[Erasure, LoraDict]:
@@ -151,6 +154,8 @@ def run_erasure(
         anchor, negative: the prompts of c0 and of classifier-free guidance's other side.
         exclude: words the vocabulary bank must not use.
         state: adapters to continue from.
+        embeddings: what was found before; rounds are counted on from there.
+        opening: whether text start and chase come first, as ``config`` has them.
 
     Returns:
         the erasure, and the LoRA as a state dict with metadata.
@@ -165,9 +170,11 @@ def run_erasure(
         latent_size=pool.latent_size, vae=vae,
     ) as session:  # fmt: skip
         anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
-        start = None
-        if config.text_start:
-            start = concept_contexts(clip, pool, config, exclude=exclude, seed=seed)
+        start = first_embeddings(
+            embeddings, config,
+            lambda: concept_contexts(clip, pool, config, exclude=exclude, seed=seed),
+        )  # fmt: skip
+        config = config if opening else without_opening(config)
         bank = vocabulary_bank(
             session, clip, encode, pool, config.bank, template=pool_template(pool),
             always=(anchor, negative), exclude=exclude, seed=seed, report=report,

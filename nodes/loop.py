@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..darkminer.adapter import AdapterState
 from ..darkminer.config import EraseConfig
 from . import inputs, sockets
+from .continuing import OPENINGS, check_continued, continuing_inputs, opens
 from .erasing import run_erasure, split_words
 from .host_lora import apply_lora, state_of
 from .host_run import Progress, named
@@ -35,15 +36,22 @@ class DarkMinerLoop(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 sockets.Pool.Input("pool", tooltip="Pictures of the concept."),
                 *recipe_inputs(),
-                sockets.Lora.Input("lora", optional=True, tooltip="An erasure to continue."),
+                sockets.Lora.Input(
+                    "lora", optional=True,
+                    tooltip="An erasure to go on with, together with its embeddings; alone: one on "
+                    "top of which this one is trained.",
+                ),
                 *change_inputs(),
+                *continuing_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
                 sockets.Lora.Output(display_name="lora", tooltip="The erasure."),
                 sockets.Embeddings.Output(display_name="embeddings", tooltip="What was found."),
                 io.Image.Output(display_name="report", tooltip="Pictures and scores per round."),
-                io.Int.Output(display_name="rounds", tooltip="Rounds that mined."),
+                io.Int.Output(
+                    display_name="rounds", tooltip="Rounds that mined, of earlier runs as well."
+                ),
                 io.Float.Output(display_name="score", tooltip="Highest score of the last round."),
             ],
         )  # fmt: skip
@@ -53,9 +61,10 @@ class DarkMinerLoop(io.ComfyNode):
         cls, model, clip, vae, pool, anchor_prompt, negative_prompt, preset, max_rounds, seed,
         sampling_steps, cfg, sampler_name, scheduler, batch_size, clip_vision=None,
         open_clip_model="ViT-L-14", open_clip_weights="openai", exclude_words="", lora=None,
-        **changes,
+        embeddings=None, opening=OPENINGS[0], **changes,
     ):  # fmt: skip
         with named(NODE):
+            check_continued(lora, embeddings, pool)
             state = state_of(lora, model) if lora is not None else None
             config = changed_config(inputs.preset_config(preset), max_rounds, **changes)
             if state is not None:
@@ -67,11 +76,12 @@ class DarkMinerLoop(io.ComfyNode):
                 sampling=inputs.sampling_config(
                     sampling_steps, cfg, sampler_name, scheduler, batch_size
                 ),
-                keep=inputs.keep_contexts(changes, NODE), state=state, report=Progress(),
+                keep=inputs.keep_contexts(changes, NODE), state=state,
+                embeddings=embeddings, opening=opens(opening, lora, embeddings), report=Progress(),
             )  # fmt: skip
         return io.NodeOutput(
             apply_lora(model, trained), trained, done.embeddings, report_picture(done),
-            len(done.verdicts), done.score,
+            done.embeddings.round, done.score,
         )  # fmt: skip
 
 

@@ -19,10 +19,12 @@ def report_picture(done: Erasure) -> Tensor:
     draw = ImageDraw.Draw(canvas)
     if not done.verdicts:
         draw.text((8, 8), "No round was run.", fill="black")
+    first = done.embeddings.round - len(done.verdicts) + 1
     for row, verdict in enumerate(done.verdicts):
         top = row * (_CELL + 8)
         outcome = "still there: circumvented" if verdict.verified else "nothing left: stopped"
-        text = f"round {row + 1}\nscore {verdict.score:.2f}\ntau {verdict.threshold:.2f}\n{outcome}"
+        round_ = first + row
+        text = f"round {round_}\nscore {verdict.score:.2f}\ntau {verdict.threshold:.2f}\n{outcome}"
         draw.multiline_text((8, top + 8), text, fill="black")
         for i in range(min(_COLUMNS, len(verdict.target))):
             for j, picture in enumerate((verdict.reference[i], verdict.target[i])):

@@ -76,20 +76,42 @@ def check_latents(session: DiffusionModel, pool: ImagePool, node: str) -> None:
         )
 
 
-def mined_into(embeddings: EmbeddingPool, mined: Conditioning, node: str) -> EmbeddingPool:
+ROUND = "darkminer_round"
+"""What mined CONDITIONING carries besides the anchor's vectors: the round that mined it."""
+
+
+def mined_into(
+    embeddings: EmbeddingPool | None, mined: Conditioning, concept: str, node: str
+) -> EmbeddingPool:
     """The pool with the newest round's contexts as ``mined`` ``[m, L, D]`` has them.
 
-    A node between may have changed the CONDITIONING, or it may come from elsewhere altogether.
+    A node between may have changed the CONDITIONING. Without embeddings, or where it comes from
+    elsewhere altogether and says no round, it opens a round of its own.
+
+    Raises:
+        DarkMinerError: if ``mined`` and ``embeddings`` are not of the same mining.
     """
     contexts = context_of(mined, node, "mined")
+    round_ = mined[0][1].get(ROUND)
+    if embeddings is None or round_ is None:
+        before = embeddings or EmbeddingPool(concept=concept)
+        return before.opened(MinedEmbedding(c, before.round + 1) for c in contexts)
     current = embeddings.current()
-    if embeddings.round and len(current) == len(contexts):
-        entries = tuple(replace(e, context=c) for e, c in zip(current, contexts, strict=True))
-        return replace(embeddings, entries=(*embeddings.earlier(), *entries))
-    return embeddings.opened(MinedEmbedding(c, embeddings.round + 1) for c in contexts)
+    if round_ != embeddings.round:
+        raise DarkMinerError(
+            f"{node}: mined is of round {round_} and embeddings of round {embeddings.round}: "
+            "connect the embeddings that the same MineEmbedding gives."
+        )
+    if len(current) != len(contexts):
+        raise DarkMinerError(
+            f"{node}: mined holds {len(contexts)} embeddings and the round in embeddings "
+            f"{len(current)}: connect mined and embeddings of the same MineEmbedding."
+        )
+    entries = tuple(replace(e, context=c) for e, c in zip(current, contexts, strict=True))
+    return replace(embeddings, entries=(*embeddings.earlier(), *entries))
 
 
 def as_conditioning(embeddings: EmbeddingPool, anchor: Conditioning) -> Conditioning:
     """The newest round's contexts as CONDITIONING, with the anchor's other vectors."""
     contexts = torch.stack([e.context for e in embeddings.current()])
-    return [[contexts, dict(anchor[0][1])]]
+    return [[contexts, {**anchor[0][1], ROUND: embeddings.round}]]

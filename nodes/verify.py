@@ -9,7 +9,6 @@ from comfy_api.latest import io
 from ..darkminer.config import AGAINST, VerifyConfig, override
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_encoder import open_clip_encoder
-from ..darkminer.types import EmbeddingPool
 from ..darkminer.verify import verify
 from . import inputs, sockets
 from .host import context_of
@@ -137,7 +136,7 @@ class VerifyDeltaCLIP(io.ComfyNode):
         with named(NODE):
             config = verify_config(chosen.verify, threshold, draws, NODE, against)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
-            found = mined_into(embeddings or EmbeddingPool(concept=pool.concept), mined, NODE)
+            found = mined_into(embeddings, mined, pool.concept, NODE)
             with stage(
                 model, node=NODE, anchor=reference, negative=negative, pool=pool, vae=vae,
                 sampling=inputs.sampling_config(
