@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from .adapter import Adapters
 from .config import BankConfig
 from .errors import DarkMinerError
+from .finite import NETWORK, finite, finite_features, in_stage
 from .losses import squared_error
 from .rng import generator
 from .sampling import decode_all, sample_each, seeded_noise
@@ -57,6 +58,7 @@ def vocabulary_prompts(words: Sequence[str], config: BankConfig, *, seed: int) -
     return list(prompts)[: config.size]
 
 
+@in_stage("bank")
 def build_bank(
     model: DiffusionModel,
     encode: ImageEncoder,
@@ -79,6 +81,7 @@ def build_bank(
         contexts: ``[N, L, D]``, one per prompt.
         always: how many of the first prompts are kept whatever they score (anchor, empty prompt).
     """
+    encode = finite_features(encode)
     n, total = config.images, len(prompts) * config.images
     noise = seeded_noise(model, total, generator(seed, 0, "bank.noise"))
     latents, features = [], []
@@ -151,9 +154,8 @@ class DriftSampler:
             strict=True,
         )
         device = self._model.device
-        return torch.cat(
-            [self._model.denoise(*(part.to(device) for part in row)).cpu() for row in parts]
-        )
+        said = [self._model.denoise(*(part.to(device) for part in row)).cpu() for row in parts]
+        return finite(torch.cat(said), NETWORK, "predictions")
 
     def refresh(self) -> None:
         """Measure the drift anew."""

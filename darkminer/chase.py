@@ -22,6 +22,7 @@ from .bank import DriftSampler
 from .circumvent import CircumventResult, keep_bank, with_pictures
 from .config import ChaseConfig, CircumventConfig
 from .exact import keep_exactly
+from .finite import in_stage
 from .ground import Ground, Row
 from .image_pool import check_pool
 from .losses import Query, predict, repeated, squared_error
@@ -42,6 +43,7 @@ from .types import (
 )
 
 
+@in_stage("chase")
 def chase(
     model: DiffusionModel,
     adapters: Adapters,

@@ -14,6 +14,7 @@ from .bank import DriftSampler
 from .config import CircumventConfig
 from .errors import DarkMinerError
 from .exact import keep_exactly
+from .finite import in_stage
 from .losses import Query, circumvent_target, predict, preserved_contexts, squared_error
 from .optim import LossTrace, make_optimizer, set_lr
 from .rng import generator
@@ -54,6 +55,7 @@ class _Plan:
     terms: Callable[[list[Tensor]], list[_Term]]
 
 
+@in_stage("circumvent")
 def circumvent(
     model: DiffusionModel,
     adapters: Adapters,

@@ -8,17 +8,42 @@ class DarkMinerError(ValueError):
 
 
 class DivergedError(RuntimeError):
-    """A loss or a picture stopped being finite while training.
+    """A loss or a picture stopped being finite while training, or a training ran away.
 
     Args:
-        stage: ``"mine"``, ``"verify"`` or ``"circumvent"``.
+        stage: ``"mine"``, ``"verify"``, ``"circumvent"``, ...
         round_: number of the round.
         step: step within the stage, counted from 1.
+        what: what was seen.
     """
 
-    def __init__(self, stage: str, round_: int, step: int):
+    def __init__(self, stage: str, round_: int, step: int, what: str = "a value is not finite"):
         self.stage, self.round, self.step = stage, round_, step
         super().__init__(
-            f"The {stage} stage of round {round_} diverged at step {step} (a value is not finite): "
+            f"The {stage} stage of round {round_} diverged at step {step} ({what}): "
             "lower its learning rate, or load the model in float32."
         )
+
+
+class NotFiniteError(DivergedError):
+    """Something that is asked for numbers gave NaN or infinity.
+
+    Args:
+        giver: what gave it, as a sentence begins, e.g. ``"The VAE"``.
+        what: what it gave, in the plural, e.g. ``"pictures"``.
+        remedy: what to do.
+        stage: the stage that asked, once known, and the number of its round; 0 for none.
+    """
+
+    def __init__(self, giver: str, what: str, remedy: str, stage: str = "", round_: int = 0):
+        super().__init__(stage, round_, 0)
+        self.giver, self.what, self.remedy = giver, what, remedy
+        where = f" in the {stage} stage" if stage else ""
+        where += f" of round {round_}" if stage and round_ else ""
+        self.args = (
+            f"{giver} gave {what} that are not finite (NaN or infinity){where}: {remedy}.",
+        )
+
+    def within(self, stage: str, round_: int) -> NotFiniteError:
+        """The same error with the stage's name."""
+        return NotFiniteError(self.giver, self.what, self.remedy, stage, round_)

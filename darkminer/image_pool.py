@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .errors import DarkMinerError
+from .finite import in_stage
 from .rng import generator
 from .sampling import decode_all, sample_each, seeded_noise
 from .types import DiffusionModel, ImagePool, Report, StepReport, silent
@@ -27,6 +28,7 @@ def concept_prompt(concept: str, template: str) -> str:
     return template.replace("*", concept.strip())
 
 
+@in_stage("pool")
 def build_pool(
     model: DiffusionModel,
     context: Tensor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from .config import MineConfig
 from .contexts import with_word, without_concept
+from .finite import TEXT_ENCODER, finite, in_stage
 from .image_pool import check_pool
 from .losses import mining_loss
 from .merged import with_merged_adapters
-from .optim import LossTrace, make_optimizer, set_lr
+from .optim import LossTrace, make_optimizer, require_settled, set_lr
 from .rng import generator
 from .types import (
     DiffusionModel,
@@ -29,12 +30,20 @@ from .types import (
 
 @dataclass(frozen=True)
 class MineResult:
-    """What mining found: ``embeddings`` and the mean loss of each step."""
+    """What mining found.
+
+    Attributes:
+        embeddings: the mined contexts, then those of the mined tokens.
+        losses: mean loss of the contexts at each step.
+        token_losses: mean loss of the tokens at each step; empty where none were mined.
+    """
 
     embeddings: tuple[MinedEmbedding, ...]
     losses: list[float]
+    token_losses: list[float] = field(default_factory=list)
 
 
+@in_stage("mine")
 @with_merged_adapters
 def mine(
     model: DiffusionModel,
@@ -86,14 +95,15 @@ def mine(
         trace.add(loss)
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
+    require_settled(context, "mine", round_, config.steps)
     found = context.detach().float().cpu()
     embeddings = tuple(
         MinedEmbedding(found[i].clone(), round_, tuple(indices[i].tolist())) for i in range(m)
     )
-    if text is not None and config.tokens:
-        spoken = mine_tokens(model, pool, text, config, seed=seed, round_=round_, report=report)
-        embeddings += spoken.embeddings
-    return MineResult(embeddings, trace.values)
+    if text is None or not config.tokens:
+        return MineResult(embeddings, trace.values)
+    spoken = mine_tokens(model, pool, text, config, seed=seed, round_=round_, report=report)
+    return MineResult(embeddings + spoken.embeddings, trace.values, spoken.token_losses)
 
 
 @with_merged_adapters
@@ -133,9 +143,10 @@ def mine_tokens(
         trace.add(loss)
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
+    require_settled(tokens, "mine", round_, config.steps)
     found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
              zip(tokens.detach(), indices.tolist(), strict=True)]  # fmt: skip
-    return MineResult(tuple(e for group in found for e in group), trace.values)
+    return MineResult(tuple(e for group in found for e in group), [], trace.values)
 
 
 @torch.no_grad()
@@ -151,6 +162,7 @@ def _spoken(
     order = torch.randperm(len(text.words), generator=gen)[: config.token_words].tolist()
     prompts = [text.template, *(with_word(text.template, text.words[i]) for i in order)]
     contexts = text.encoder(prompts, token[None]).float().cpu()
+    finite(contexts, TEXT_ENCODER, "contexts")
     anchors = text.encoder([without_concept(p) for p in prompts], token[None]).float().cpu()
     return [
         MinedEmbedding(c.clone(), round_, indices, anchor=a.clone())

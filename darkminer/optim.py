@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .config import ChaseConfig, CircumventConfig, MineConfig
 from .errors import DivergedError
+from .finite import is_finite
 
 Training = MineConfig | CircumventConfig | ChaseConfig
 
@@ -64,3 +65,13 @@ class LossTrace:
     def last(self) -> float | None:
         """The newest loss that has been read back."""
         return self.values[-1] if self.values else None
+
+
+def require_settled(variable: Tensor, stage: str, round_: int, step: int) -> None:
+    """Refuse what its last optimiser step has spoilt: no later loss shows it.
+
+    Raises:
+        DivergedError: if a value of ``variable`` is not finite.
+    """
+    if not is_finite(variable.detach()):
+        raise DivergedError(stage, round_, step)

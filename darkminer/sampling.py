@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .finite import NETWORK, VAE, Giver, finite, is_finite
 from .memory import in_halves
 from .rng import normal
 from .types import DiffusionModel
@@ -37,16 +38,30 @@ def sample_each(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor
 
     Returns:
         ``[n, C, h, w]`` float32 CPU.
+
+    Raises:
+        NotFiniteError: if they are not finite; says whether network or sampler is to blame.
     """
     result = torch.empty(noise.shape, dtype=torch.float32)
 
     def make(part: Sequence[int]) -> None:
         context = torch.stack([contexts[i] for i in part]).to(model.device)
-        result[part] = model.sample(context, noise[part]).float().cpu()
+        made = model.sample(context, noise[part]).float().cpu()
+        if not is_finite(made):
+            finite(made, _to_blame(model, context, noise[part]), "latents")
+        result[part] = made
 
     for part in of_one_length(contexts, model.batch):
         in_halves(part, make)
     return result
+
+
+def _to_blame(model: DiffusionModel, context: Tensor, noise: Tensor) -> Giver:
+    """The network, if it gives no numbers for plain noise, or else what samples with it."""
+    index = torch.full((len(noise),), len(model.schedule) - 1)
+    x = model.schedule.add_noise(torch.zeros_like(noise), noise, index)
+    said = model.denoise(x, model.schedule.timestep(index, x), context)
+    return model.sampled_by if is_finite(said) else NETWORK
 
 
 def pictures_each(
@@ -60,6 +75,10 @@ def pictures_each(
 
 @torch.no_grad()
 def decode_all(model: DiffusionModel, latents: Tensor) -> Tensor:
-    """Images ``[n, H, W, 3]`` in 0..1, float32 CPU, of model-space latents ``[n, C, h, w]``."""
+    """Images ``[n, H, W, 3]`` in 0..1, float32 CPU, of model-space latents ``[n, C, h, w]``.
+
+    Raises:
+        NotFiniteError: if the VAE gives pictures that are not finite.
+    """
     parts = [model.decode(part.to(model.device)) for part in latents.split(model.batch)]
-    return torch.cat(parts).float().cpu()
+    return finite(torch.cat(parts).float().cpu(), VAE, "pictures")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapters
+from .finite import NETWORK, finite
 from .losses import Query, circumvent_target
 from .sampling import of_one_length
 from .types import DiffusionModel
@@ -120,4 +121,4 @@ def ask(
         for rows in of_one_length(contexts, model.batch):
             asked = (noisy[rows], timestep[rows], torch.stack([contexts[i] for i in rows]))
             answers[rows] = model.denoise(*(t.to(model.device) for t in asked)).float().cpu()
-    return answers
+    return finite(answers, NETWORK, "predictions")

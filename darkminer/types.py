@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .diffusion import Schedule
+from .finite import Giver, require_finite
 from .memory import Memory
 
 
@@ -94,6 +95,7 @@ class DiffusionModel:
         family: LoRA metadata's name of the model family, e.g. ``"sd_v1"``.
         batch: pictures to make at once.
         memory: how much is computed at once; ``denoise`` obeys it.
+        sampled_by: names what samples, and what to change when it gives no numbers.
     """
 
     network: nn.Module
@@ -109,6 +111,7 @@ class DiffusionModel:
     family: str = ""
     batch: int = 8
     memory: Memory = field(default_factory=Memory)
+    sampled_by: Giver = ("The sampler", "choose another sampler or scheduler, or more steps")
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,9 @@ class ImagePool:
     prompt: str
     seed: int
     fingerprint: str
+
+    def __post_init__(self) -> None:
+        require_finite("image pool", self.latents)
 
     def __len__(self) -> int:
         return self.latents.shape[0]
@@ -169,6 +175,9 @@ class MinedEmbedding:
     anchor: Tensor | None = None
     score: float | None = None
     latents: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        require_finite("embedding", self.context, self.anchor, self.latents)
 
 
 @dataclass(frozen=True)
@@ -259,6 +268,9 @@ class KeepBank:
     contexts: Tensor
     latents: Tensor
     prompts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        require_finite("bank", self.contexts, self.latents)
 
     def __len__(self) -> int:
         return self.contexts.shape[0]

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from .adapter import Adapters
 from .config import VerifyConfig
-from .errors import DivergedError
+from .finite import finite_features, in_stage
 from .rng import generator
 from .sampling import decode_all, sample_each, seeded_noise
 from .types import (
@@ -61,6 +61,7 @@ def mean_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
     return delta_score(target, origin, concept.mean(0).expand(len(target), 1, -1))
 
 
+@in_stage("verify")
 def verify(
     model: DiffusionModel,
     encode: ImageEncoder,
@@ -84,15 +85,16 @@ def verify(
         adapters: the model's adapters; switched off while ``threshold = "auto"`` calibrates.
 
     Raises:
-        DivergedError: if a picture is not finite.
+        NotFiniteError: if latents, pictures or features are not finite; names what gave them.
     """
+    encode = finite_features(encode)
     gen = generator(seed, round_, "verify")
     m, draws = len(embeddings), config.draws
     noise = seeded_noise(model, _references(m * draws, config), gen)
     contexts = [e.context for e in embeddings for _ in range(draws)]
-    x_r = _pictures(model, [reference[0]] * len(noise), noise, round_)
+    x_r = _pictures(model, [reference[0]] * len(noise), noise)
     report(StepReport("verify", round_, 1, 2, images=x_r[:4]))
-    x_c = _pictures(model, contexts, noise[: m * draws], round_)
+    x_c = _pictures(model, contexts, noise[: m * draws])
     report(StepReport("verify", round_, 2, 2, images=x_c[:4]))
     if config.against == "means":
         scores = mean_score(encode(x_c), encode(x_r), encode(pool.first(_MEAN_IMAGES)))
@@ -113,6 +115,7 @@ def verify(
     )  # fmt: skip
 
 
+@in_stage("calibrate")
 def calibrate(
     model: DiffusionModel,
     encode: ImageEncoder,
@@ -132,11 +135,12 @@ def calibrate(
         the cut that separates the two best (Youden's J; midway between the neighbours), and the
         area under the ROC curve.
     """
+    encode = finite_features(encode)
     gen = generator(seed, 0, "calibrate")
     n = _CALIBRATION_IMAGES
     with off or nullcontext():
         noise = seeded_noise(model, 2 * n, gen)
-        anchors = encode(_pictures(model, [reference[0]] * (2 * n), noise, 0))
+        anchors = encode(_pictures(model, [reference[0]] * (2 * n), noise))
     order = torch.randperm(len(pool), generator=gen)
     concept = encode(pool.floats(order[: 2 * n].tolist()))
     half = max(1, min(n, len(concept) // 2))
@@ -176,10 +180,5 @@ def _indices(
     return torch.randperm(len(pool), generator=gen)[: config.images].tolist()
 
 
-def _pictures(
-    model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor, round_: int
-) -> Tensor:
-    latents = sample_each(model, contexts, noise)
-    if not bool(torch.isfinite(latents).all()):
-        raise DivergedError("verify", round_, 1)
-    return decode_all(model, latents)
+def _pictures(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor) -> Tensor:
+    return decode_all(model, sample_each(model, contexts, noise))

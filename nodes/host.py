@@ -20,9 +20,11 @@ from torch import Tensor
 
 from ..darkminer.config import SamplingConfig
 from ..darkminer.errors import DarkMinerError
+from ..darkminer.finite import TEXT_ENCODER, VAE, finite
 from ..darkminer.memory import Memory
 from ..darkminer.types import DiffusionModel
 from .host_copy import WholePatcher, fingerprint, training_copy
+from .host_finite import check_levels, sampled_by, seen_unclamped
 from .host_lora import model_family, names_of
 from .host_predict import denoiser, fitted, fused_attention, has_frames, schedule
 from .host_training import training_mode
@@ -66,6 +68,7 @@ def training_session(
         def load() -> None:
             comfy.model_management.load_models_gpu([patcher])
 
+        check_levels(patcher, sampling)
         _load_first(load, patcher)
         device = torch.device(patcher.load_device)
         memory = Memory(lambda: comfy.model_management.get_free_memory(device))
@@ -90,6 +93,7 @@ def training_session(
                 family=model_family(model.model.model_config),
                 batch=sampling.batch,
                 memory=memory,
+                sampled_by=sampled_by(sampling),
             )
         finally:
             patcher.detach()
@@ -127,7 +131,8 @@ def context_of(conditioning: Conditioning, node: str, field: str) -> Tensor:
             f"{node}: {field} holds {len(conditioning)} prompts and one is needed: connect a "
             "single CLIPTextEncode."
         )
-    return conditioning[0][0].detach().float().cpu().clone()
+    context = conditioning[0][0].detach().float().cpu().clone()
+    return finite(context, TEXT_ENCODER, f"contexts for {field}")
 
 
 def _context_dim(model: Any, anchor: Conditioning) -> int:
@@ -200,7 +205,7 @@ def _decoder(base: Any, vae: Any, frames: bool):
             raise DarkMinerError("Pictures are needed here and no VAE is connected: connect one.")
         latents = (latents.unsqueeze(2) if frames else latents).cpu()
         with torch.no_grad():
-            images = vae.decode(base.process_latent_out(latents))
+            images = seen_unclamped(vae).decode(base.process_latent_out(latents))
         if images.ndim == 5:  # one frame each
             images = images.flatten(0, 1)
         return images.float().cpu().clone()
@@ -209,11 +214,15 @@ def _decoder(base: Any, vae: Any, frames: bool):
 
 
 def encode_images(model: Any, vae: Any, images: Tensor) -> Tensor:
-    """Images ``[N, H, W, 3]`` in 0..1 -> model-space latents ``[N, C, h, w]`` float32 CPU."""
+    """Images ``[N, H, W, 3]`` in 0..1 -> model-space latents ``[N, C, h, w]`` float32 CPU.
+
+    Raises:
+        NotFiniteError: if the VAE gives latents that are not finite.
+    """
     frames = has_frames(model)
     with torch.no_grad():
         # A video model's VAE takes a batch of pictures for the frames of one film.
         parts = images.split(1) if frames else (images,)
-        latents = torch.cat([vae.encode(part) for part in parts])
+        latents = finite(torch.cat([vae.encode(part) for part in parts]), VAE, "latents")
     latents = model.model.process_latent_in(latents.float()).cpu().clone()
     return latents.squeeze(2) if frames else latents

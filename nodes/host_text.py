@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..darkminer.errors import DarkMinerError
+from ..darkminer.finite import TEXT_ENCODER, finite
 from .host import Conditioning
 from .host_copy import plain_copy
 
@@ -23,9 +24,14 @@ def conditioning(clip: Any, prompt: str) -> Conditioning:
 
 
 def contexts(clip: Any, prompts: Sequence[str]) -> list[Tensor]:
-    """The context ``[L, D]`` float32 CPU of every prompt."""
+    """The context ``[L, D]`` float32 CPU of every prompt.
+
+    Raises:
+        NotFiniteError: if the text encoder gives contexts that are not finite.
+    """
     with torch.no_grad():
-        return [conditioning(clip, p)[0][0][0].detach().float().cpu().clone() for p in prompts]
+        made = [conditioning(clip, p)[0][0][0].detach().float().cpu().clone() for p in prompts]
+    return [finite(context, TEXT_ENCODER, "contexts") for context in made]
 
 
 def vocabulary(clip: Any, exclude: Sequence[str] = ()) -> list[str]:

@@ -18,6 +18,7 @@ from ..config import VerifyConfig
 from ..contexts import with_word
 from ..errors import DarkMinerError
 from ..evaluate import Proportion
+from ..finite import TEXT_ENCODER, finite, finite_features, in_stage
 from ..image_pool import check_pool
 from ..rng import generator
 from ..sampling import decode_all, sample_each, seeded_noise
@@ -85,6 +86,7 @@ class AttackVerdict:
         return self.worst > self.limit
 
 
+@in_stage("attack")
 def attack_verdict(
     model: DiffusionModel,
     encode: ImageEncoder,
@@ -109,6 +111,7 @@ def attack_verdict(
         DarkMinerError: if the pool does not fit, or there is no attack to run.
         DivergedError: if an attack's loss is not finite.
     """
+    encode = finite_features(encode)
     check_pool(pool, 2, model)
     if text is None and not config.vectors:
         raise DarkMinerError("A verdict by attack needs a CLIP, or context vectors to learn.")
@@ -153,7 +156,7 @@ def _attacks(
         words = [text.words[order[i % len(order)]] for i in range(config.pictures) if text.words]
         asked = [with_word(text.template, w) for w in words] or [text.template] * config.pictures
         with torch.no_grad():
-            said = list(text.encoder(asked, vector))
+            said = list(finite(text.encoder(asked, vector), TEXT_ENCODER, "contexts"))
         norm = max(norm, float(torch.stack(said).norm(dim=-1).max()))
         found.append(("token", said))
     for vectors in config.vectors:
