@@ -36,7 +36,8 @@ class Erasure:
         adapters: the LoRA's weights.
         embeddings: every embedding that was circumvented, and the rounds' history.
         verdicts: one per round that mined, with its pictures.
-        losses: name of the stage and round, e.g. ``"mine 2"`` -> loss of each step.
+        losses: name of the stage and round, e.g. ``"mine 2"`` or ``"mine 2 tokens"`` -> loss of
+            each step.
     """
 
     adapters: AdapterState
@@ -129,6 +130,8 @@ def erase(
                 report=report,
             )  # fmt: skip
             losses[f"mine {round_}"] = mined.losses
+            if mined.token_losses:
+                losses[f"mine {round_} tokens"] = mined.token_losses
             verdict = verify(
                 model, encode, mined.embeddings, anchor, pool, config.verify,
                 seed=seed, round_=round_, adapters=adapters, report=report,

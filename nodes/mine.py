@@ -62,7 +62,11 @@ class MineEmbedding(io.ComfyNode):
                 sockets.Embeddings.Output(
                     display_name="embeddings", tooltip="All embeddings, the new ones included."
                 ),
-                sockets.LossMap.Output(display_name="loss", tooltip="Mining loss of each step."),
+                sockets.LossMap.Output(
+                    display_name="loss",
+                    tooltip="Mining loss of each step: loss of the free embeddings, token_loss of "
+                    "the tokens.",
+                ),
             ],
         )  # fmt: skip
 
@@ -86,4 +90,6 @@ class MineEmbedding(io.ComfyNode):
             )  # fmt: skip
         embeddings = embeddings.opened(found.embeddings)
         loss = {"loss": [torch.tensor(v) for v in found.losses]}
+        if found.token_losses:
+            loss["token_loss"] = [torch.tensor(v) for v in found.token_losses]
         return io.NodeOutput(as_conditioning(embeddings, anchor), embeddings, loss)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from dark_miner.darkminer.adapter import frozen_digest
@@ -6,6 +8,7 @@ from dark_miner.darkminer.attacks.common import AttackConfig
 from dark_miner.darkminer.attacks.context import optimise_context
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.losses import mining_loss
+from dark_miner.darkminer.memory import Memory
 from torch import nn
 
 from . import toy
@@ -96,3 +99,28 @@ def test_unprojected_the_attack_goes_further():
 def test_attack_settings_are_checked():
     with pytest.raises(DarkMinerError, match="AttackConfig.steps"):
         AttackConfig(steps=0)
+
+
+@pytest.mark.parametrize("room", [1, 2])
+def test_attacks_go_on_with_smaller_passes_when_memory_runs_out(room):
+    plenty = toy.model()
+
+    def limited(x, *rest):
+        if len(x) > room:
+            raise torch.OutOfMemoryError(f"{len(x)} samples do not fit")
+        return plenty.denoise(x, *rest)
+
+    def attacks(model):
+        text, few = Text(), AttackConfig(steps=6, lr=0.05, batch=4)
+        vector, said = invert(model, text, latents(), ["a * drawing"] * 8, few, seed=0)
+        free, losses = optimise_context(
+            model, latents(), 2, toy.context(3), few, seed=0, max_norm=4.0
+        )
+        return vector, free, torch.tensor([*said, *losses])
+
+    memory = Memory()
+    cut = memory.denoiser(limited, plenty.network)
+    found = attacks(replace(plenty, denoise=cut, memory=memory))
+    assert memory.trained == room
+    for value, expected in zip(found, attacks(plenty), strict=True):
+        assert torch.allclose(value, expected, rtol=1e-3, atol=1e-4)

@@ -6,9 +6,10 @@ from dark_miner.darkminer.adapter import frozen_digest
 from dark_miner.darkminer.config import MineConfig
 from dark_miner.darkminer.errors import DarkMinerError, DivergedError
 from dark_miner.darkminer.mine import mine, project
-from dark_miner.darkminer.types import StepReport
+from dark_miner.darkminer.types import StepReport, TextSpace
 
 from . import toy
+from .test_attacks import Text
 
 QUICK = MineConfig(length=4, images=2, batch=2, steps=40, optimizer="adam", lr=0.05, lr_late=0.02)
 
@@ -95,3 +96,12 @@ def test_a_loss_that_is_not_finite_names_stage_round_and_step():
 
     with pytest.raises(DivergedError, match="mine stage of round 2 diverged at step 3"):
         run(model=replace(model, denoise=broken), round_=2)
+
+
+def test_the_losses_of_mined_tokens_are_kept_beside_the_contexts():
+    config = replace(QUICK, steps=60, tokens=2, token_words=0, token_lr=0.05)
+    result = run(config, text=TextSpace(Text(), "a * drawing", ("cat", "dog")))
+    assert len(result.losses) == len(result.token_losses) == 60
+    assert sum(result.token_losses[-20:]) < sum(result.token_losses[:20])
+    assert result.losses == run(replace(QUICK, steps=60)).losses
+    assert run().token_losses == []

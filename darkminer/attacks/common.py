@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..diffusion import Schedule
-from ..errors import DarkMinerError, DivergedError
+from ..errors import DarkMinerError
+from ..optim import LossTrace, require_settled
 from ..types import DiffusionModel, Report, StepReport
 
 
@@ -47,6 +48,8 @@ def optimise(
 ) -> list[float]:
     """Adam on ``variable`` (in place) so that the model denoises ``latents`` best.
 
+    Passes are cut as the session's memory asks, and losses are read back in blocks, as in training.
+
     Args:
         latents: clean latents ``[n, C, h, w]`` of drawings that show the concept.
         variable: what is learnt; the only tensor that moves.
@@ -55,32 +58,39 @@ def optimise(
 
     Returns:
         the loss of each step, summed over C, h, w and averaged over the batch.
+
+    Raises:
+        DivergedError: if a loss, or what was learnt at last, is not finite.
     """
     variable.requires_grad_(True)
     optimizer = torch.optim.Adam([variable], lr=config.lr)
-    losses: list[float] = []
+    trace = LossTrace(stage, 0)
+
+    def gradients(x: Tensor, noise: Tensor, index: Tensor, which: Tensor) -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        context = context_of(variable, which)
+        loss = _denoising_error(model, model.schedule, x, noise, index, context)
+        loss.backward()
+        return loss.detach()
+
     try:
         for step in range(config.steps):
             which = torch.randint(len(latents), (config.batch,), generator=gen)
             x = latents[which].to(model.device)
             noise = torch.randn(x.shape, generator=gen).to(x.device)
             index = model.schedule.draw(len(x), gen)
-            loss = _denoising_error(
-                model, model.schedule, x, noise, index, context_of(variable, which)
-            )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss = model.memory.attempt(gradients, x, noise, index, which)
             optimizer.step()
             if after_step is not None:
                 with torch.no_grad():
                     after_step(variable)
-            losses.append(float(loss.detach()))
-            if losses[-1] != losses[-1]:
-                raise DivergedError(stage, 0, step + 1)
-            report(StepReport(stage, 0, step + 1, config.steps, losses[-1]))
+            trace.add(loss)
+            report(StepReport(stage, 0, step + 1, config.steps, trace.last))
+        trace.flush()
+        require_settled(variable, stage, 0, config.steps)
     finally:
         variable.requires_grad_(False)
-    return losses
+    return trace.values
 
 
 def _denoising_error(
