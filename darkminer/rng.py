@@ -29,3 +29,13 @@ def normal(
 ) -> torch.Tensor:
     """Standard normal numbers of ``shape``, drawn on the CPU in float32, moved to ``like``."""
     return torch.randn(shape, generator=gen, dtype=torch.float32).to(like.device, like.dtype)
+
+
+def seed_from(noise: torch.Tensor) -> int:
+    """A seed of 63 bits made of a picture's own start noise, whatever its shape and device.
+
+    The noise comes from a run's own generator, and so does the seed: the same picture has the same
+    one, in whatever batch it is made.
+    """
+    values = noise.detach().float().cpu().contiguous().numpy()
+    return int.from_bytes(hashlib.sha256(values.tobytes()).digest()[:8], "big") >> 1

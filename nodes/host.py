@@ -14,7 +14,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.sample
 import torch
 from torch import Tensor
 
@@ -26,7 +25,8 @@ from ..darkminer.types import DiffusionModel
 from .host_copy import WholePatcher, fingerprint, training_copy
 from .host_finite import check_levels, sampled_by, seen_unclamped
 from .host_lora import model_family, names_of
-from .host_predict import denoiser, fitted, fused_attention, has_frames, schedule
+from .host_predict import denoiser, fused_attention, has_frames, schedule
+from .host_sampler import sampler
 from .host_training import training_mode
 
 Conditioning = list[list[Any]]
@@ -80,7 +80,7 @@ def training_session(
                     denoiser(base, anchor, device, frames, load), base.diffusion_model
                 ),
                 schedule=levels,
-                sample=_sampler(patcher, anchor, negative, sampling, frames),
+                sample=sampler(patcher, anchor, negative, sampling, frames),
                 decode=_decoder(base, vae, frames),
                 latent_shape=(
                     model.get_model_object("latent_format").latent_channels,
@@ -161,42 +161,6 @@ def latent_size(vae: Any, width: int, height: int) -> tuple[int, int]:
             f"multiples of {ratio}, the VAE's pixels per latent."
         )
     return height // ratio, width // ratio
-
-
-def _sampler(
-    patcher: Any,
-    anchor: Conditioning,
-    negative: Conditioning | None,
-    config: SamplingConfig,
-    frames: bool,
-):
-    """The host's sampler on the training copy, model-space latents out."""
-    extra = anchor[0][1]
-    guided = negative is not None
-
-    @torch.no_grad()
-    def sample(context: Tensor, noise: Tensor) -> Tensor:
-        # The host samples both prompts in one batch where they lie on one device.
-        place = negative[0][0].device if negative is not None else context.device
-        positive = [[context.to(place), fitted(extra, context.shape[1])]]
-        start = (noise.unsqueeze(2) if frames else noise).cpu()
-        latents = comfy.sample.sample(
-            patcher,
-            start,
-            config.steps,
-            config.cfg if guided else 1.0,
-            config.sampler,
-            config.scheduler,
-            positive,
-            negative if guided else positive,
-            torch.zeros_like(start),
-            disable_pbar=True,
-            seed=0,
-        )
-        latents = patcher.model.process_latent_in(latents.float())
-        return (latents.squeeze(2) if frames else latents).to(noise.device)
-
-    return sample
 
 
 def _decoder(base: Any, vae: Any, frames: bool):
