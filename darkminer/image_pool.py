@@ -56,23 +56,59 @@ def build_pool(
         images.append((shown * 255.0).round().to(torch.uint8))
         report(StepReport("pool", 0, start + len(part), size, images=shown[:4]))
     return ImagePool(
-        torch.cat(latents), torch.cat(images), concept, prompt, seed, model.fingerprint
-    )
+        torch.cat(latents), torch.cat(images), concept, prompt, seed, model.fingerprint,
+        family=model.family, latent_format=model.latent_format,
+    )  # fmt: skip
 
 
 def check_pool(pool: ImagePool, k: int, model: DiffusionModel) -> None:
     """Refuse a pool that mining cannot use.
 
     Raises:
-        DarkMinerError: if it holds fewer than k pictures or its latents do not fit the model.
+        DarkMinerError: if it holds fewer than k pictures or is another model's.
     """
     if len(pool) < k:
         raise DarkMinerError(
             f"The pool holds {len(pool)} pictures and mining needs {k}: build a larger pool."
         )
-    shape = tuple(pool.latents.shape[1:])
-    if shape[0] != model.latent_shape[0]:
+    check_origin(pool, model)
+
+
+def check_origin(pool: ImagePool, model: DiffusionModel) -> None:
+    """Refuse a pool of another model.
+
+    Made pictures must be of the same base weights; LoRAs on them may differ, since an erased model
+    is attacked, and erased from again, with pictures of the original. Collected pictures may have
+    been encoded by any model with the same latents.
+
+    Raises:
+        DarkMinerError: if the pool is another model's; names both.
+    """
+    have, want = pool.latents.shape[1], model.latent_shape[0]
+    if have != want:
         raise DarkMinerError(
-            f"The pool's latents have {shape[0]} channels and this MODEL works with "
-            f"{model.latent_shape[0]}: build the pool with the same MODEL and VAE."
+            f"The pool's latents have {have} channels and this MODEL works with {want}: build the "
+            "pool with the same MODEL and VAE."
         )
+    others_weights = pool.prompt and _differ(_base(pool), _base(model))
+    if others_weights or _differ(pool.latent_format, model.latent_format):
+        raise DarkMinerError(
+            f"The pool is of another model, {_origin(pool)}, than this MODEL, {_origin(model)}: "
+            "build the pool with this MODEL and its VAE, or hand its pictures to ImagePoolBuilder "
+            "as images."
+        )
+
+
+def _base(named: ImagePool | DiffusionModel) -> str:
+    """The part of a fingerprint that names the weights alone, without what is on them."""
+    return named.fingerprint.partition("+")[0]
+
+
+def _differ(one: str, other: str) -> bool:
+    """Whether both are known and not the same."""
+    return bool(one and other and one != other)
+
+
+def _origin(named: ImagePool | DiffusionModel) -> str:
+    latents = f"({named.latent_format} latents)" if named.latent_format else ""
+    return " ".join(filter(None, (named.family, named.fingerprint, latents)))

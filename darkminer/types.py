@@ -91,8 +91,10 @@ class DiffusionModel:
         context_dim: width D of the cross-attention context.
         device: where network and latents live.
         names: module path of each adaptable layer -> stem of its key in a LoRA file.
-        fingerprint: short hash that names the base model's weights.
+        fingerprint: short hash that names the base model's weights; where LoRAs are on them, a plus
+            sign and a second one that names those.
         family: LoRA metadata's name of the model family, e.g. ``"sd_v1"``.
+        latent_format: the host's name of the latents' scaling and channels.
         batch: pictures to make at once.
         memory: how much is computed at once; ``denoise`` obeys it.
         sampled_by: names what samples, and what to change when it gives no numbers.
@@ -109,6 +111,7 @@ class DiffusionModel:
     names: dict[str, str]
     fingerprint: str = ""
     family: str = ""
+    latent_format: str = ""
     batch: int = 8
     memory: Memory = field(default_factory=Memory)
     sampled_by: Giver = ("The sampler", "choose another sampler or scheduler, or more steps")
@@ -124,7 +127,8 @@ class ImagePool:
         concept: what is to be erased, in words.
         prompt: the prompt they were made from, empty for collected pictures.
         seed: the seed they were made with.
-        fingerprint: the model that made or encoded them.
+        fingerprint: the model that made or encoded them, as in :class:`DiffusionModel`.
+        family, latent_format: that model's; empty where nobody knows.
     """
 
     latents: Tensor
@@ -133,6 +137,8 @@ class ImagePool:
     prompt: str
     seed: int
     fingerprint: str
+    family: str = ""
+    latent_format: str = ""
 
     def __post_init__(self) -> None:
         require_finite("image pool", self.latents)

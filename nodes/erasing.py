@@ -18,6 +18,7 @@ from ..darkminer.bank import build_bank, vocabulary_prompts
 from ..darkminer.config import BankConfig, EraseConfig, SamplingConfig
 from ..darkminer.contexts import concept_prompts, subject_prompts, text_pool, without_concept
 from ..darkminer.errors import DarkMinerError
+from ..darkminer.image_pool import check_origin
 from ..darkminer.loop import Erasure, erase
 from ..darkminer.lora_file import LoraDict, metadata, to_state_dict
 from ..darkminer.rng import generator
@@ -169,6 +170,7 @@ def run_erasure(
         model, anchor=anchor_cond, negative=negative_cond, sampling=sampling,
         latent_size=pool.latent_size, vae=vae,
     ) as session:  # fmt: skip
+        check_origin(pool, session)
         anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
         start = first_embeddings(
             embeddings, config,

@@ -22,7 +22,8 @@ from ..darkminer.errors import DarkMinerError
 from ..darkminer.finite import TEXT_ENCODER, VAE, finite
 from ..darkminer.memory import Memory
 from ..darkminer.types import DiffusionModel
-from .host_copy import WholePatcher, fingerprint, training_copy
+from .host_copy import WholePatcher, training_copy
+from .host_fingerprint import fingerprint, latent_format
 from .host_finite import check_levels, sampled_by, seen_unclamped
 from .host_lora import model_family, names_of
 from .host_predict import denoiser, fused_attention, has_frames, schedule
@@ -91,6 +92,7 @@ def training_session(
                 names=names,
                 fingerprint=fingerprint(model),
                 family=model_family(model.model.model_config),
+                latent_format=latent_format(model),
                 batch=sampling.batch,
                 memory=memory,
                 sampled_by=sampled_by(sampling),

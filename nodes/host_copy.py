@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from typing import Any
 
 import comfy.lora
@@ -13,7 +12,7 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-_PREFIX = "diffusion_model."
+PREFIX = "diffusion_model."
 # What the host's loaders keep on a network and its layers while a MODEL is loaded: how to cast,
 # patch and fetch the original's weights, some of it memory that is freed with its owner.
 _LOADER_NOTES = (
@@ -27,7 +26,7 @@ _LOADER_NOTES = (
 def training_copy(model: Any) -> Any:
     """The BaseModel around a deep copy of its diffusion network: plain, patched, frozen tensors."""
     dtype = compute_dtype(model)
-    trained = plain_copy(model, model.model.diffusion_model, _PREFIX, dtype)
+    trained = plain_copy(model, model.model.diffusion_model, PREFIX, dtype)
     if hasattr(trained, "dtype"):
         trained.dtype = dtype
     _keep_inputs(trained)
@@ -77,7 +76,7 @@ def plain_copy(
     """
     memo: dict[int, Any] = {}
     for name, parameter in network.named_parameters(remove_duplicate=False):
-        weight = _plain(original_weight(patcher, prefix + name)).detach()
+        weight = plain(original_weight(patcher, prefix + name)).detach()
         own = weight.dtype
         weight = weight.to(comfy.model_management.unet_offload_device(), copy=True)
         patches = patcher.patches.get(prefix + name)
@@ -120,7 +119,7 @@ def original_weight(model: Any, key: str) -> Tensor:
     return comfy.utils.get_attr(model.model, key)
 
 
-def _plain(weight: Any) -> Tensor:
+def plain(weight: Any) -> Tensor:
     """A weight as plain numbers; the host keeps some files' weights quantised, with a scale."""
     return weight.dequantize() if hasattr(weight, "_layout_cls") else weight
 
@@ -131,14 +130,3 @@ def compute_dtype(model: Any) -> torch.dtype:
         return torch.float32
     dtype = model.model.get_dtype_inference()
     return dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32
-
-
-def fingerprint(model: Any) -> str:
-    """Twelve hex digits that name the MODEL's weights (names, shapes, a sample of values)."""
-    digest = hashlib.sha256()
-    for name, _ in sorted(model.model.diffusion_model.named_parameters()):
-        weight = _plain(original_weight(model, _PREFIX + name)).detach()
-        flat = weight.reshape(-1)
-        some = flat[:: max(1, flat.numel() // 256)].float().cpu().contiguous()
-        digest.update(f"{name}{tuple(weight.shape)}".encode() + some.numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -15,7 +15,8 @@ from ..darkminer.image_pool import build_pool, concept_prompt
 from ..darkminer.types import ImagePool, Report
 from . import inputs, sockets
 from .host import context_of, encode_images, latent_size, training_session
-from .host_copy import fingerprint
+from .host_fingerprint import fingerprint, latent_format
+from .host_lora import model_family
 from .host_run import Progress, named
 from .host_text import conditioning
 from .host_training import training_mode
@@ -129,7 +130,10 @@ def collected(model, vae, images: Tensor, concept: str, seed: int) -> ImagePool:
         images = images[..., :3].detach().clone().float()
         latents = encode_images(model, vae, images)
         pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-        return ImagePool(latents, pixels, concept.strip(), "", seed, fingerprint(model))
+        return ImagePool(
+            latents, pixels, concept.strip(), "", seed, fingerprint(model),
+            family=model_family(model.model.model_config), latent_format=latent_format(model),
+        )  # fmt: skip
 
 
 def read_folder(folder: Path) -> Tensor:

@@ -12,11 +12,13 @@ import torch
 from ..darkminer.adapter import Adapters, AdapterState
 from ..darkminer.config import CircumventConfig, SamplingConfig
 from ..darkminer.errors import DarkMinerError
+from ..darkminer.image_pool import check_origin
 from ..darkminer.layers import layers_of
 from ..darkminer.loop import new_adapters
 from ..darkminer.types import DiffusionModel, EmbeddingPool, ImagePool, MinedEmbedding
 from .host import Conditioning, context_of, training_session
 from .host_lora import state_of
+from .host_run import named
 
 
 @contextmanager
@@ -67,13 +69,9 @@ def check_width(session: DiffusionModel, cond: Conditioning, node: str, field: s
 
 
 def check_latents(session: DiffusionModel, pool: ImagePool, node: str) -> None:
-    """Refuse a pool that another kind of model or VAE made."""
-    have, want = tuple(pool.latents.shape[1:]), session.latent_shape
-    if have[0] != want[0]:
-        raise DarkMinerError(
-            f"{node}: the pool's latents have {have[0]} channels and this MODEL works with "
-            f"{want[0]}: build the pool with the same MODEL and VAE."
-        )
+    """Refuse a pool that another model or VAE made."""
+    with named(node):
+        check_origin(pool, session)
 
 
 ROUND = "darkminer_round"
