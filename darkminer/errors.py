@@ -4,7 +4,19 @@ from __future__ import annotations
 
 
 class DarkMinerError(ValueError):
-    """A wrong or missing input, found before any long work starts."""
+    """A wrong or missing input, found before any long work starts.
+
+    Whatever the message quotes, it can be written: a host that logs half of a surrogate pair, or a
+    file name that is no text, does not survive it.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(writable(message))
+
+
+def writable(text: str) -> str:
+    """The text with escapes where no encoding can write it."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class DivergedError(RuntimeError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from comfy_api.latest import io
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..darkminer.config import SamplingConfig
@@ -16,13 +17,15 @@ from ..darkminer.types import ImagePool, Report
 from . import inputs, sockets
 from .host import context_of, encode_images, latent_size, training_session
 from .host_fingerprint import fingerprint, latent_format
+from .host_folders import folder_stamp, picture_folder, read_folder
 from .host_lora import model_family
 from .host_run import Progress, named
 from .host_text import conditioning
 from .host_training import training_mode
 
 NODE = "ImagePoolBuilder"
-_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+log = logging.getLogger(__name__)
 
 
 class ImagePoolBuilder(io.ComfyNode):
@@ -33,6 +36,7 @@ class ImagePoolBuilder(io.ComfyNode):
             display_name="Image Pool Builder",
             category="DarkMiner",
             description="Pictures of the concept: made by the original model, or your own.",
+            is_input_list=True,
             inputs=[
                 io.Model.Input("model", tooltip="The model to erase from."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
@@ -50,45 +54,110 @@ class ImagePoolBuilder(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "images", optional=True,
-                    tooltip="Your own pictures of the concept instead of made ones.",
+                    tooltip="Your own pictures of the concept instead of made ones; a list of them "
+                    "makes one pool.",
                 ),
                 io.String.Input(
                     "folder", default="", optional=True,
-                    tooltip="A folder of your own pictures (png, jpg, webp), all of one size.",
+                    tooltip="A folder of your own pictures (png, jpg, webp, bmp, tif, gif), all of "
+                    "one size. A relative one lies in the input folder.",
                 ),
             ],
             outputs=[
-                sockets.Pool.Output(display_name="pool", tooltip="For MineEmbedding and others."),
-                io.Image.Output(display_name="preview", tooltip="The first pictures of the pool."),
+                sockets.Pool.Output(
+                    display_name="pool", is_output_list=True,
+                    tooltip="For MineEmbedding and others.",
+                ),
+                io.Image.Output(
+                    display_name="preview", is_output_list=True,
+                    tooltip="The first pictures of the pool.",
+                ),
             ],
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, concept=None, template=None):
-        if concept is not None and not concept.strip():
-            return f"{NODE}: concept is empty: write what is to be erased, e.g. van gogh."
-        if template is not None and "*" not in template:
-            return f"{NODE}: template has no *: put a * where the concept belongs."
+    def validate_inputs(cls, concept=None, template=None, folder=None):
+        for text in _written(concept):
+            if not text.strip():
+                return f"{NODE}: concept is empty: write what is to be erased, e.g. van gogh."
+        for text in _written(template):
+            if "*" not in text:
+                return f"{NODE}: template has no *: put a * where the concept belongs."
+        try:
+            for text in _written(folder):
+                if text.strip():
+                    picture_folder(text)
+        except DarkMinerError as error:
+            return f"{NODE}: {error}"
         return True
 
     @classmethod
-    def execute(
-        cls, model, clip, vae, concept, template, size, width, height, seed, sampling_steps, cfg,
-        sampler_name, scheduler, batch_size, negative="", images=None, folder="",
-    ):  # fmt: skip
-        sampling = inputs.sampling_config(sampling_steps, cfg, sampler_name, scheduler, batch_size)
+    def fingerprint_inputs(cls, folder=(), **_):
+        # What a link will bring is not known here: such a folder counts as changed.
+        return [
+            float("nan") if text is None else folder_stamp(text) if text.strip() else ""
+            for text in folder
+        ]
+
+    @classmethod
+    def execute(cls, images=None, **given):
+        pools, notes = [], []
         with named(NODE):
-            prompt = concept_prompt(concept, template)
-            if folder.strip():
-                images = read_folder(Path(folder.strip()))
-            if images is not None:
-                pool = collected(model, vae, images, concept, seed)
-            else:
-                pool = made(
-                    model, clip, vae, concept, prompt, negative, size, width, height, seed,
-                    sampling, Progress(),
-                )  # fmt: skip
-        return io.NodeOutput(pool, pool.floats(range(min(16, len(pool)))))
+            images = joined(images)
+            for one in each(given):
+                pool, note = pool_of(images=images, **one)
+                pools.append(pool)
+                notes += [note] if note else []
+        for note in notes:
+            log.info("%s: %s", NODE, note)
+        previews = [pool.floats(range(min(16, len(pool)))) for pool in pools]
+        return io.NodeOutput(pools, previews, ui={"text": notes} if notes else None)
+
+
+def _written(values: Sequence[str | None] | None) -> list[str]:
+    """The texts of a list input that are known when the workflow is queued."""
+    return [v for v in values or () if v is not None]
+
+
+def each(given: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """The values of list inputs run by run, as the host maps lists: the last one is repeated."""
+    for i in range(max(map(len, given.values()))):
+        yield {name: values[min(i, len(values) - 1)] for name, values in given.items()}
+
+
+def joined(images: Sequence[Tensor | None] | None) -> Tensor | None:
+    """A list of IMAGEs ``[n, H, W, C]`` as one ``[N, H, W, 3]``; None if there is none.
+
+    Raises:
+        DarkMinerError: if two differ in size.
+    """
+    parts = [part[..., :3] for part in images or () if part is not None]
+    sizes = dict.fromkeys(f"{part.shape[2]} x {part.shape[1]}" for part in parts)
+    if len(sizes) > 1:
+        raise DarkMinerError(
+            f"images holds pictures of {' and '.join(list(sizes)[:3])}: bring all to one size."
+        )
+    return torch.cat(parts) if parts else None
+
+
+def pool_of(
+    model, clip, vae, concept, template, size, width, height, seed, sampling_steps, cfg,
+    sampler_name, scheduler, batch_size, negative="", images=None, folder="",
+) -> tuple[ImagePool, str]:  # fmt: skip
+    """The pool of one set of inputs, and what is to be said of it."""
+    sampling = inputs.sampling_config(sampling_steps, cfg, sampler_name, scheduler, batch_size)
+    prompt = concept_prompt(concept, template)
+    note = ""
+    if folder.strip():
+        found = read_folder(folder)
+        images, note = found.images, found.summary()
+    if images is not None:
+        return collected(model, vae, images, concept, seed), note
+    pool = made(
+        model, clip, vae, concept, prompt, negative, size, width, height, seed, sampling,
+        Progress(),
+    )  # fmt: skip
+    return pool, note
 
 
 def picture_inputs() -> list:
@@ -134,36 +203,3 @@ def collected(model, vae, images: Tensor, concept: str, seed: int) -> ImagePool:
             latents, pixels, concept.strip(), "", seed, fingerprint(model),
             family=model_family(model.model.model_config), latent_format=latent_format(model),
         )  # fmt: skip
-
-
-def read_folder(folder: Path) -> Tensor:
-    """All pictures of a folder by name, ``[N, H, W, 3]`` in 0..1.
-
-    Raises:
-        DarkMinerError: if there is no such folder, no picture, one that cannot be read, or two
-            sizes; names the file.
-    """
-    if not folder.is_dir():
-        raise DarkMinerError(f"folder {folder} does not exist: name a folder of pictures.")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS)
-    if not paths:
-        raise DarkMinerError(
-            f"folder {folder} holds no pictures: put png, jpg or webp files there."
-        )
-    pictures = []
-    for path in paths:
-        try:
-            with Image.open(path) as picture:
-                rgb = picture.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise DarkMinerError(
-                f"{path.name} in folder cannot be read ({error}): replace or remove it."
-            ) from error
-        data = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
-        pictures.append(data.view(rgb.height, rgb.width, 3))
-        if pictures[-1].shape != pictures[0].shape:
-            raise DarkMinerError(
-                f"{path.name} in folder is {rgb.width} x {rgb.height} and {paths[0].name} is not: "
-                "bring all pictures to one size."
-            )
-    return torch.stack(pictures).float() / 255.0

@@ -267,11 +267,13 @@ def test_a_size_the_vae_does_not_divide_is_one_sentence(comfy):
     assert "multiples of 4" in failing(comfy, prompt)
 
 
-def test_an_unreadable_picture_is_named(comfy, tmp_path):
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    prompt = models_and_pool(folder=str(tmp_path))
+def test_an_unreadable_picture_is_named(comfy):
+    folder = comfy.output.parent / "input" / "broken"
+    folder.mkdir()
+    (folder / "broken.png").write_bytes(b"no picture")
+    prompt = models_and_pool(folder=str(folder))
     prompt["look"] = node("PreviewImage", images=["pool", 1])
-    assert "broken.png in folder cannot be read" in failing(comfy, prompt)
+    assert "'broken.png' in folder cannot be read" in failing(comfy, prompt)
 
 
 def test_a_threshold_that_is_no_number_is_one_sentence(comfy):
