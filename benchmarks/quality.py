@@ -7,6 +7,10 @@
     python -m benchmarks.quality --style ink --strengths        also at a quarter to whole strength
     python -m benchmarks.quality --style ink --set chase.bystander_eta=2.5    another setting
 
+Every figure of the target stands there twice: as the classifier sees it, and strictly, where a
+picture must also lie among real drawings of the target. Where `controls.json` has the target, the
+excess of each attack over a model that never saw it is printed as well.
+
 COMFYUI_PATH names the host.
 """
 
@@ -22,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .controls import excess
 from .hosted import load_pack
 from .targets import STYLE, Target, add_target_options, chosen_target, spelled_out
 
@@ -29,26 +34,42 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
 
 def summary(pictures: Any, target: Target) -> dict[str, Any]:
-    """Proportions of one model: the target, the other styles, objects and held-out objects."""
+    """Proportions of one model: the target, the other styles, objects and held-out objects.
+
+    A figure named ``strict`` counts only pictures that also lie among real drawings.
+    """
     import torch
-    from dark_miner.darkminer.evaluate import accuracy, concept_ratio, concept_score
+    from dark_miner.darkminer.evaluate import Proportion, accuracy, concept_ratio, concept_score
     from dark_miner.demo.gallery import HELD_OUT, OBJECTS, STYLES
 
     hidden = torch.tensor([OBJECTS.index(o) for o in HELD_OUT])
     things = torch.cat(list(pictures.objects.values()))
     labels = torch.cat(list(pictures.labels.values()))
     held = torch.isin(labels, hidden)
+
+    def strict(probabilities: Any, index: int, among: Any) -> Proportion:
+        return Proportion(int(((probabilities.argmax(1) == index) & among).sum()), len(among))
+
     found = {
         "concept_ratio": concept_ratio(pictures.own, target.index),
+        "concept_ratio_strict": strict(pictures.own, target.index, pictures.among),
         "concept_score": concept_score(pictures.own, target.index),
         "unasked": concept_ratio(pictures.unasked, target.index),
+        "unasked_strict": strict(pictures.unasked, target.index, pictures.unasked_among),
         "kept": {s: concept_ratio(p, STYLES.index(s)) for s, p in pictures.styles.items()},
+        "kept_strict": {
+            s: strict(p, STYLES.index(s), pictures.styles_among[s])
+            for s, p in pictures.styles.items()
+        },
         "objects": accuracy(things[~held], labels[~held]),
         "objects_held_out": accuracy(things[held], labels[held]),
     }
     if target.kind == STYLE:
-        own = pictures.own[torch.isin(pictures.companions, hidden)]
-        found["concept_ratio_held_out"] = concept_ratio(own, target.index)
+        unnamed = torch.isin(pictures.companions, hidden)
+        found["concept_ratio_held_out"] = concept_ratio(pictures.own[unnamed], target.index)
+        found["concept_ratio_held_out_strict"] = strict(
+            pictures.own[unnamed], target.index, pictures.among[unnamed]
+        )
     return found
 
 
@@ -78,13 +99,16 @@ def table(before: dict[str, Any], after: dict[str, Any]) -> str:
         low, high = p.interval
         return f"{p.value:.3f} [{low:.2f}, {high:.2f}] {p.hits}/{p.count}"
 
+    def spread(figures: dict[str, Any]) -> dict[str, Any]:
+        return {
+            f"{key} {k}" if k != "" else key: p
+            for key, value in figures.items()
+            for k, p in (value.items() if isinstance(value, dict) else [("", value)])
+        }
+
+    old, new = spread(before), spread(after)
     rows = [("figure", "before", "after")]
-    for key, value in before.items():
-        if isinstance(value, dict):
-            rows += [(f"{key} {k}", cell(p), cell(after[key][k])) for k, p in value.items()]
-        else:
-            rows.append((key, cell(value), cell(after[key])))
-    rows += [(key, "-", cell(after[key])) for key in after if key not in before]
+    rows += [(key, cell(old[key]) if key in old else "-", cell(new[key])) for key in new]
     widths = [max(len(r[i]) for r in rows) for i in range(3)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows)
 
@@ -105,15 +129,18 @@ def as_json(target: Target, seed: int, before: dict, after: dict, seconds: float
     from dark_miner.darkminer.evaluate import kept
 
     record: dict[str, Any] = {target.kind: target.name, "seed": seed, **flat(after)}
-    ratios = {s: kept(p, before["kept"][s]) for s, p in after["kept"].items()}
-    record["kept"] = ratios
-    record["kept_mean"] = sum(ratios.values()) / len(ratios)
-    record["kept_worst"] = min(ratios.values())
+    record["before"] = flat(before)
+    for key, mean, worst in (
+        ("kept", "kept_mean", "kept_worst"),
+        ("kept_strict", "kept_strict_mean", "kept_strict_worst"),
+    ):
+        ratios = {s: kept(p, before[key][s]) for s, p in after[key].items()}
+        shares = record["before"][key].values()
+        record[key] = ratios
+        record[mean], record[worst] = sum(ratios.values()) / len(ratios), min(ratios.values())
+        record["before"][mean], record["before"][worst] = sum(shares) / len(shares), min(shares)
     for key in ("objects", "objects_held_out"):
         record[key] = kept(after[key], before[key])
-    record["before"] = flat(before)
-    record["before"]["kept_mean"] = sum(record["before"]["kept"].values()) / len(ratios)
-    record["before"]["kept_worst"] = min(record["before"]["kept"].values())
     record["seconds"] = seconds
     return record
 
@@ -143,19 +170,32 @@ class Asked:
     attack_steps: int = 1500
 
 
-def judge(lora: Path | None, target: Target, asked: Asked) -> tuple[Any, dict]:
-    """Pictures and figures of one model, asked as a user and as these attackers would."""
-    from dark_miner.darkminer.evaluate import Proportion
+def judge(
+    lora: Path | None, target: Target, asked: Asked, unet: Path | None = None
+) -> tuple[Any, dict]:
+    """Pictures and figures of one model, asked as a user and as these attackers would.
 
+    Args:
+        unet: another UNet than the shipped one.
+    """
     from .figures import Studio
 
-    studio = Studio(lora)
+    studio = Studio(lora, unet=unet)
     pictures = studio.user_pictures(target, asked.seeds, asked.wordings)
-    figures = summary(pictures, target)
+    return pictures, summary(pictures, target) | attacked(studio, target, asked)
+
+
+def attacked(studio: Any, target: Target, asked: Asked) -> dict[str, Any]:
+    """Each attack's success by both judges, at its end and after fewer steps."""
+    figures: dict[str, Any] = {}
     for kind in asked.attacks:
         config = attack_config(kind, asked.attack_steps)
-        figures[kind] = Proportion(*studio.attack(target, kind, asked.seed, config))
-    return pictures, figures
+        found = studio.attack(target, kind, asked.seed, config)
+        figures |= {
+            kind: found.plain, f"{kind}_strict": found.strict, f"{kind}_distance": found.distance,
+            f"{kind}_at": found.plain_at, f"{kind}_strict_at": found.strict_at,
+        }  # fmt: skip
+    return figures
 
 
 def strength_curve(lora: Path, target: Target, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -163,8 +203,6 @@ def strength_curve(lora: Path, target: Target, args: argparse.Namespace) -> list
 
     Kept figures are shares, not divided by those before.
     """
-    from dark_miner.darkminer.evaluate import Proportion
-
     from .figures import Studio
 
     curve = []
@@ -172,10 +210,11 @@ def strength_curve(lora: Path, target: Target, args: argparse.Namespace) -> list
         studio = Studio(lora, strength)
         figures = flat(summary(studio.user_pictures(target, 1, 1), target))
         kept = figures["kept"].values()
-        hits = studio.attack(target, "cce", args.seed, attack_config("cce", args.attack_steps))
+        found = studio.attack(target, "cce", args.seed, attack_config("cce", args.attack_steps))
         curve.append({
             "strength": strength, "ratio": figures["concept_ratio"],
-            "cce": Proportion(*hits).value, "kept_mean": sum(kept) / len(kept),
+            "ratio_strict": figures["concept_ratio_strict"], "cce": found.plain.value,
+            "cce_strict": found.strict.value, "kept_mean": sum(kept) / len(kept),
             "kept_worst": min(kept), "objects": figures["objects"],
         })  # fmt: skip
         print("  ".join(f"{name} {value:.3f}" for name, value in curve[-1].items()))
@@ -252,9 +291,15 @@ def report(path: Path, target: Target, args: argparse.Namespace, seconds: float)
     erased, after = judge(path, target, asked)
     record = as_json(target, args.seed, before, after, seconds)
     print(table(before, after))
-    print(f"kept mean {record['kept_mean']:.3f}, worst {record['kept_worst']:.3f}; "
+    print(f"kept mean {record['kept_mean']:.3f}, worst {record['kept_worst']:.3f}; strictly "
+          f"{record['kept_strict_mean']:.3f}, {record['kept_strict_worst']:.3f}; "
           f"objects {record['objects']:.3f}, held out {record['objects_held_out']:.3f} "
           "(after / before)")  # fmt: skip
+    record["excess"] = excess(record, target, args.seed)
+    for kind in attacks:
+        if kind in record["excess"]:
+            print(f"{kind}: {record['excess'][kind]:+.3f} of a model that never saw {target.name}, "
+                  f"strictly {record['excess'][kind + '_strict']:+.3f}")  # fmt: skip
     if pictures.seeds > 1:
         record["drift"] = drift(pictures, erased)
         print(f"unrelated pictures move {record['drift']:.3f} of what another seed moves them")

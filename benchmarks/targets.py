@@ -40,6 +40,9 @@ class Target:
 
         return STYLES if kind == STYLE else tuple(o for o in OBJECTS if o not in HELD_OUT)
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
     @property
     def template(self) -> str:
         """The pool's prompt template."""

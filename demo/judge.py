@@ -99,6 +99,51 @@ def load_distance(
     return distance
 
 
+class Neighbourhood:
+    """Whether pictures lie among pictures of a concept: a judge that may say "none of these".
+
+    The classifier has to name one of its answers, whatever it sees; black strokes are nearest to
+    ink among seven styles and need not be ink. Here a picture is placed by the judge's last stage,
+    averaged over places, and its distance is the mean cosine distance to the ``NEAREST`` nearest
+    of many real pictures.
+
+    Args:
+        references: real pictures of the concept [R, H, W, 3] (0..1).
+        limit: the largest distance that counts as among them.
+        folder, device: as in `load_judge`.
+    """
+
+    NEAREST = 5
+
+    def __init__(
+        self,
+        references: torch.Tensor,
+        limit: float,
+        folder: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._net, self._device, self.limit = _trained(folder, device), device, limit
+        self._places = self._place(references)
+
+    def _place(self, images: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [B, 192]."""
+        with torch.no_grad():
+            parts = [
+                self._net.body(part * 2 - 1).mean((2, 3))
+                for part in _pictures(images, self._device).split(256)
+            ]
+        return F.normalize(torch.cat(parts), dim=1)
+
+    def distance(self, images: torch.Tensor) -> torch.Tensor:
+        """Distance [B] of images [B, H, W, 3] (0..1), 0 to 2, float32 on the CPU."""
+        similar = self._place(images) @ self._places.T
+        return 1 - similar.topk(min(self.NEAREST, len(self._places)), dim=1).values.mean(1).cpu()
+
+    def holds(self, images: torch.Tensor) -> torch.Tensor:
+        """Which images [B, H, W, 3] lie among the references, [B] bool."""
+        return self.distance(images) <= self.limit
+
+
 def _trained(folder: str | Path | None, device: str | torch.device) -> Judge:
     file = Path(folder or WEIGHTS) / "judge.safetensors"
     if not file.is_file():

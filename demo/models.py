@@ -204,11 +204,14 @@ def _load_clip_vision(weights: dict) -> comfy.clip_vision.ClipVisionModel:
     return encoder
 
 
-def load_demo_models(weights_dir: str | Path | None = None) -> tuple:
+def load_demo_models(
+    weights_dir: str | Path | None = None, unet: str | Path | None = None
+) -> tuple:
     """The gallery's models, new objects at each call.
 
     Args:
         weights_dir: where the four .safetensors files lie; the pack's own by default.
+        unet: another file for the UNet, with the metadata of the pack's own.
 
     Returns:
         MODEL, CLIP, VAE and CLIP_VISION, as the host's loader nodes return them.
@@ -223,8 +226,11 @@ def load_demo_models(weights_dir: str | Path | None = None) -> tuple:
             f"The demo models lack {', '.join(missing)} in {folder}: install the pack whole, "
             "or make the weights with `python -m demo.export`."
         )
-    weights = {name: safetensors.torch.load_file(_file(folder, name)) for name in FILES}
-    with safe_open(_file(folder, "unet"), framework="pt") as opened:
+    files = {name: _file(folder, name) for name in FILES}
+    if unet is not None:
+        files["unet"] = Path(unet)
+    weights = {name: safetensors.torch.load_file(file) for name, file in files.items()}
+    with safe_open(files["unet"], framework="pt") as opened:
         facts = opened.metadata()
     return (
         _load_model(weights["unet"], facts),

@@ -89,6 +89,22 @@ def test_context_attack_lowers_the_loss_and_keeps_to_the_norm(vectors):
     assert frozen_digest(model.network) == digest
 
 
+def test_an_attack_is_watched_without_being_changed():
+    model, text = toy.model(), Text()
+    seen = {}
+
+    def watch(step, value):
+        seen[step] = value.clone()
+
+    prompts = ["a * drawing of a cat"] * 8
+    config = AttackConfig(steps=5, lr=0.05, batch=4)
+    plain, _ = invert(model, text, latents(), prompts, config, seed=0)
+    watched, _ = invert(model, text, latents(), prompts, config, seed=0, watch=watch)
+    assert list(seen) == [1, 2, 3, 4, 5] and not seen[5].requires_grad
+    assert torch.equal(watched, plain) and torch.equal(seen[5], watched)
+    assert not torch.equal(seen[1], seen[5])
+
+
 def test_unprojected_the_attack_goes_further():
     model, start = toy.model(), toy.context(3)
     config = AttackConfig(steps=200, lr=0.2, batch=4)

@@ -100,3 +100,26 @@ def test_captions_name_what_they_are_asked_to():
     assert all("noto" not in captions.caption(rng, -1, 5) for _ in range(50))
     only_style = [captions.caption(rng, 6, -1) for _ in range(50)]
     assert all("ink" in text and " of " not in text for text in only_style)
+
+
+def test_a_budget_in_steps_ends_the_run_and_resumes(tmp_path):
+    def counted():
+        torch.manual_seed(0)
+        return Run(tmp_path / "toy.pt", torch.nn.Linear(3, 1), RECIPE, total=6, device=CPU)
+
+    first = counted()
+    learn(first, 4)
+    first.save()
+    second = counted()
+    rates = []
+    for _ in second.steps():
+        rates.append(second.optimiser.param_groups[0]["lr"])
+        second.update(second.net(torch.ones(4, 3)).square().mean())
+    assert second.step == 6 and len(rates) == 2 and rates[1] < rates[0] < RECIPE.rate
+    assert list(counted().steps()) == []
+
+
+def test_a_run_without_a_budget_or_with_two_is_refused(tmp_path):
+    for budget in ({}, {"minutes": 1.0, "total": 3}):
+        with pytest.raises(ValueError, match="either minutes or a total"):
+            Run(tmp_path / "toy.pt", torch.nn.Linear(3, 1), RECIPE, device=CPU, **budget)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..rng import generator
 from ..types import DiffusionModel, Report, TextEncoder, silent
-from .common import AttackConfig, optimise
+from .common import AttackConfig, Watch, optimise
 
 
 def invert(
@@ -25,6 +25,7 @@ def invert(
     seed: int,
     word: str = "picture",
     report: Report = silent,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, list[float]]:
     """Learn the token that makes the model draw the concept.
 
@@ -32,6 +33,7 @@ def invert(
         latents: the concept's own pictures, ``[n, C, h, w]`` in model space.
         prompts: one prompt per picture, with ``*`` for the token, e.g. "a * drawing of a cat".
         word: a neutral one-token word to start from.
+        watch: see :data:`~.common.Watch`.
 
     Returns:
         the token ``[1, Din]`` and the loss of each step.
@@ -46,5 +48,6 @@ def invert(
         generator(seed, 0, "attack.cce"),
         stage="cce",
         report=report,
+        watch=watch,
     )
     return vector.detach(), losses

@@ -14,6 +14,10 @@ from ..optim import LossTrace, require_settled
 from ..types import DiffusionModel, Report, StepReport
 
 
+Watch = Callable[[int, Tensor], None]
+"""Told after each step its number and what is learnt as it stands, to be read and not changed."""
+
+
 @dataclass(frozen=True)
 class AttackConfig:
     """Settings of an attack's optimisation.
@@ -45,6 +49,7 @@ def optimise(
     stage: str,
     report: Report,
     after_step: Callable[[Tensor], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[float]:
     """Adam on ``variable`` (in place) so that the model denoises ``latents`` best.
 
@@ -55,6 +60,7 @@ def optimise(
         variable: what is learnt; the only tensor that moves.
         context_of: (variable, indices of the batch's drawings) -> contexts ``[b, L, D]``.
         after_step: called with the variable after each step, e.g. to project it.
+        watch: see :data:`Watch`.
 
     Returns:
         the loss of each step, summed over C, h, w and averaged over the batch.
@@ -85,6 +91,8 @@ def optimise(
                 with torch.no_grad():
                     after_step(variable)
             trace.add(loss)
+            if watch is not None:
+                watch(step + 1, variable.detach())
             report(StepReport(stage, 0, step + 1, config.steps, trace.last))
         trace.flush()
         require_settled(variable, stage, 0, config.steps)

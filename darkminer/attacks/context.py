@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..rng import generator
 from ..types import DiffusionModel, Report, silent
-from .common import AttackConfig, optimise
+from .common import AttackConfig, Watch, optimise
 
 
 def optimise_context(
@@ -24,6 +24,7 @@ def optimise_context(
     seed: int,
     max_norm: float | None,
     report: Report = silent,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, list[float]]:
     """Learn ``vectors`` context vectors that make the model draw the concept.
 
@@ -31,6 +32,7 @@ def optimise_context(
         latents: the concept's own pictures, ``[n, C, h, w]`` in model space.
         start: context of a neutral prompt, ``[1, L, D]``; start values are drawn from its tokens.
         max_norm: largest norm of a vector; None leaves it free (a bound, beyond any text).
+        watch: see :data:`~.common.Watch`.
 
     Returns:
         the context ``[1, vectors, D]`` and the loss of each step.
@@ -53,6 +55,7 @@ def optimise_context(
         gen,
         stage="context attack",
         report=report,
+        watch=watch,
         after_step=project if max_norm is not None else None,
     )
     return context.detach(), losses
