@@ -16,10 +16,10 @@ from torch.nn.functional import normalize
 from .adapter import Adapters
 from .config import BankConfig
 from .errors import DarkMinerError
-from .finite import NETWORK, finite, finite_features, in_stage
+from .finite import finite_features, in_stage
 from .losses import squared_error
 from .rng import generator
-from .sampling import decode_all, sample_each, seeded_noise
+from .sampling import decode_all, predict_each, sample_each, seeded_noise
 from .types import (
     DiffusionModel,
     ImageEncoder,
@@ -63,7 +63,7 @@ def build_bank(
     model: DiffusionModel,
     encode: ImageEncoder,
     prompts: Sequence[str],
-    contexts: Tensor,
+    contexts: Sequence[Tensor],
     pool: ImagePool,
     config: BankConfig,
     *,
@@ -78,7 +78,7 @@ def build_bank(
     that pool images get against each other.
 
     Args:
-        contexts: ``[N, L, D]``, one per prompt.
+        contexts: one ``[L_i, D]`` per prompt.
         always: how many of the first prompts are kept whatever they score (anchor, empty prompt).
     """
     encode = finite_features(encode)
@@ -96,8 +96,11 @@ def build_bank(
     keep = ~shows_concept(feature, encode(pool.first(_POOL_IMAGES)), config)
     keep[:always] = True
     made = torch.cat(latents).view(len(prompts), n, *model.latent_shape)
-    kept = [p for p, k in zip(prompts, keep.tolist(), strict=True) if k]
-    return KeepBank(contexts[keep].detach().float().cpu().clone(), made[keep].clone(), tuple(kept))
+    kept = [i for i, k in enumerate(keep.tolist()) if k]
+    return KeepBank(
+        tuple(contexts[i].detach().float().cpu().clone() for i in kept), made[keep].clone(),
+        tuple(prompts[i] for i in kept),
+    )  # fmt: skip
 
 
 def shows_concept(bank: Tensor, pool: Tensor, config: BankConfig) -> Tensor:
@@ -144,18 +147,8 @@ class DriftSampler:
             with adapters.off():
                 self._teacher = self._predict()
 
-    @torch.no_grad()
     def _predict(self) -> Tensor:
-        parts = zip(
-            *(
-                t.split(self._model.batch)
-                for t in (self._noisy, self._timestep, self._bank.contexts)
-            ),
-            strict=True,
-        )
-        device = self._model.device
-        said = [self._model.denoise(*(part.to(device) for part in row)).cpu() for row in parts]
-        return finite(torch.cat(said), NETWORK, "predictions")
+        return predict_each(self._model, self._noisy, self._timestep, self._bank.contexts)
 
     def refresh(self) -> None:
         """Measure the drift anew."""

@@ -21,7 +21,7 @@ from .attackers import Attacker, Place, line_up
 from .bank import DriftSampler
 from .circumvent import CircumventResult, keep_bank, with_pictures
 from .config import ChaseConfig, CircumventConfig
-from .exact import keep_exactly
+from .exact import context_layers, keep_exactly
 from .finite import in_stage
 from .ground import Ground, Row
 from .image_pool import check_pool
@@ -29,7 +29,8 @@ from .losses import Query, predict, repeated, squared_error
 from .mine import reachable_norm
 from .optim import LossTrace, make_optimizer, set_lr
 from .rng import generator
-from .teacher import bystanders, draw
+from .sampling import alike
+from .teacher import Draws, bystanders, draw
 from .types import (
     DiffusionModel,
     EmbeddingPool,
@@ -90,6 +91,7 @@ def chase(
         sources.append(_Bystanders(model, adapters, ground, bank, config, gen))
     attackers = line_up(config, text, ground.anchors, model.device, gen)
     reach = reachable_norm(anchor, embeddings.text_tokens())
+    repeats = bool(context_layers(model, adapters.names))
     optimizer = make_optimizer(config, adapters.parameters())
     trace = LossTrace("chase", embeddings.round)
     past: list[Place] = []
@@ -97,9 +99,9 @@ def chase(
         set_lr(optimizer, config, step)
         past += [end for a in attackers if (end := a.grow_older()) is not None]
         rows = _rows(ground, attackers, past, config, gen)
-        keeping = [source.question(step, gen) for source in sources]
+        keeping = [q for source in sources for q in source.questions(step, gen)]
         loss, moves = model.memory.attempt(
-            _gradients, model, adapters, ground, rows, keeping, attackers, config, text
+            _gradients, model, adapters, ground, rows, keeping, attackers, config, text, repeats
         )
         nn.utils.clip_grad_norm_(adapters.parameters(), config.clip)
         optimizer.step()
@@ -146,9 +148,10 @@ def _gradients(
     attackers: Sequence[Attacker],
     config: ChaseConfig,
     text: TextSpace | None,
+    repeats: bool,
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """The loss and each attacker's gradient; leaves the adapters' gradients in them."""
-    questions = [*_questions(model, ground, rows, text), *keeping]
+    questions = [*_questions(model, ground, rows, text, repeats), *keeping]
     answers = torch.cat(predict(model.denoise, [q.query for q in questions]))
     loss = _loss(answers, questions)
     moves = _mining_gradients(answers, rows, attackers, config)
@@ -172,19 +175,44 @@ class _Question(NamedTuple):
 
 
 def _questions(
-    model: DiffusionModel, ground: Ground, rows: Sequence[Row], text: TextSpace | None
+    model: DiffusionModel,
+    ground: Ground,
+    rows: Sequence[Row],
+    text: TextSpace | None,
+    repeats: bool,
 ) -> list[_Question]:
-    """One question per row."""
+    """One question per row; with ``repeats`` contexts share a length where that changes nothing."""
     contexts = [c.to(model.device) for c in ground.contexts(rows, text)]
-    longest = max(c.shape[1] for c in contexts)
+    if repeats:
+        longest = max(c.shape[1] for c in contexts)
+        contexts = [repeated(c, longest) for c in contexts]
     return [
         _Question(
-            row.draws.query(row.index, repeated(context, longest), model.device),
+            row.draws.query(row.index, context, model.device),
             row.draws.answer[row.index : row.index + 1],
             torch.tensor([row.weight]),
         )
         for row, context in zip(rows, contexts, strict=True)
     ]
+
+
+def _of_draws(
+    draws: Draws,
+    rows: Tensor,
+    contexts: Sequence[Tensor],
+    device: torch.device,
+    weight: float,
+    *,
+    erases: bool,
+) -> list[_Question]:
+    """Rows of ``draws``, each under its own context ``[L_i, D]``; a question for each length."""
+    return [
+        _Question(
+            draws.query(some, context, device), draws.answer[some],
+            torch.full((len(some),), weight), erases,
+        )
+        for _, context, (some,) in alike(contexts, rows)
+    ]  # fmt: skip
 
 
 def _mining_gradients(
@@ -245,13 +273,12 @@ class _Kept:
         self._model, self._bank, self._config = model, bank, config
         owner = torch.arange(len(bank)).repeat(config.bank_draws)
         picture = torch.randint(bank.latents.shape[1], (len(owner),), generator=gen)
-        contexts = list(bank.contexts)
         self._draws = draw(
-            model, adapters, bank.latents[owner, picture], owner, contexts, None, 0.0, gen
+            model, adapters, bank.latents[owner, picture], owner, bank.contexts, None, 0.0, gen
         )
         self._sampler = DriftSampler(model, adapters, bank, config.bank_uniform, gen)
 
-    def question(self, step: int, gen: torch.Generator) -> _Question:
+    def questions(self, step: int, gen: torch.Generator) -> list[_Question]:
         """``config.bank_batch`` entries, those that have drifted most likelier."""
         config = self._config
         if step % config.bank_refresh == 0:
@@ -259,9 +286,11 @@ class _Kept:
         n = len(self._bank)
         which = self._sampler.draw(min(config.bank_batch, n), gen)
         rows = which + n * torch.randint(config.bank_draws, (len(which),), generator=gen)
-        query = self._draws.query(rows, self._bank.contexts[which], self._model.device)
-        weight = torch.full((len(which),), config.bank_weight / len(which))
-        return _Question(query, self._draws.answer[rows], weight, erases=False)
+        contexts = [self._bank.contexts[i] for i in which.tolist()]
+        return _of_draws(
+            self._draws, rows, contexts, self._model.device, config.bank_weight / len(which),
+            erases=False,
+        )  # fmt: skip
 
 
 class _Bystanders:
@@ -278,15 +307,14 @@ class _Bystanders:
     ):
         self._device, self._contexts, self._config = model.device, bank.contexts, config
         self._draws = bystanders(
-            model, adapters, ground.subjects, list(bank.contexts), config.bystander_eta, gen
+            model, adapters, ground.subjects, bank.contexts, config.bystander_eta, gen
         )
 
-    def question(self, step: int, gen: torch.Generator) -> _Question:
+    def questions(self, step: int, gen: torch.Generator) -> list[_Question]:
         """``config.bystanders`` pictures; each counts as much as an attacker's."""
         rows = torch.randint(len(self._draws), (self._config.bystanders,), generator=gen)
-        context = self._contexts[self._draws.owner[rows]]
-        query = self._draws.query(rows, context, self._device)
-        return _Question(query, self._draws.answer[rows], torch.ones(len(rows)))
+        contexts = [self._contexts[i] for i in self._draws.owner[rows].tolist()]
+        return _of_draws(self._draws, rows, contexts, self._device, 1.0, erases=True)
 
 
 def _remembered(

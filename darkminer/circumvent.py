@@ -18,7 +18,7 @@ from .finite import in_stage
 from .losses import Query, circumvent_target, predict, preserved_contexts, squared_error
 from .optim import LossTrace, make_optimizer, set_lr
 from .rng import generator
-from .sampling import pictures_each
+from .sampling import alike, pictures_each
 from .types import (
     DiffusionModel,
     EmbeddingPool,
@@ -284,12 +284,13 @@ class _BankTerm:
         noise = torch.randn(x.shape, generator=gen).to(x.device)
         index = self._model.schedule.draw(len(x), gen)
         noisy = self._model.schedule.add_noise(x, noise, index)
-        query = Query(
-            noisy,
-            self._model.schedule.timestep(index, noisy),
-            self._bank.contexts[which].to(x.device),
-        )
-        return _Plan([query], lambda answers: [_Term([query], answers, self._weight)])
+        timestep = self._model.schedule.timestep(index, noisy)
+        contexts = [self._bank.contexts[i] for i in which.tolist()]
+        queries = [
+            Query(some, at, context.to(x.device))
+            for _, context, (some, at) in alike(contexts, noisy, timestep)
+        ]
+        return _Plan(queries, lambda answers: [_Term(queries, answers, self._weight)])
 
 
 def keep_bank(
@@ -300,13 +301,7 @@ def keep_bank(
     seed: int,
 ) -> KeepBank:
     """The user's keep contexts as a bank, with pictures of each by the original model."""
-    lengths = {c.shape[-2] for c in keep}
-    if len(lengths) > 1:
-        raise DarkMinerError(
-            f"The keep conditionings have different lengths {sorted(lengths)}: encode them with "
-            "the same CLIP, one prompt each, short enough for one chunk."
-        )
-    contexts = torch.cat([c.detach().float().cpu() for c in keep])
+    contexts = tuple(row for c in keep for row in c.detach().float().cpu())
     with adapters.off():
-        made = pictures_each(model, list(contexts), config.images, generator(seed, 0, "keep"))
+        made = pictures_each(model, contexts, config.images, generator(seed, 0, "keep"))
     return KeepBank(contexts, made, ("keep",) * len(contexts))

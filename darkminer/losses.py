@@ -56,8 +56,9 @@ def predict(denoise: Denoiser, queries: Sequence[Query], limit: int | None = Non
 def repeated(context: Tensor, length: int) -> Tensor:
     """``context`` ``[b, L, D]`` as often as it takes to be ``length`` tokens long, if L divides it.
 
-    Softmax attention does not change when all keys and values are repeated equally often, so
-    contexts of different lengths can share one forward pass.
+    Softmax attention does not change when all its keys and values are repeated equally often, so
+    contexts of different lengths can share one forward pass. This holds where cross-attention
+    reads the context itself; where text and picture attend jointly, repeating is another context.
     """
     times, rest = divmod(length, context.shape[1])
     return context if rest else context.repeat(1, times, 1)

@@ -28,6 +28,22 @@ def of_one_length(contexts: Sequence[Tensor], batch: int) -> Iterator[list[int]]
             yield members[start : start + batch]
 
 
+def alike(
+    contexts: Sequence[Tensor], *columns: Tensor, batch: int | None = None
+) -> Iterator[tuple[list[int], Tensor, tuple[Tensor, ...]]]:
+    """Contexts ``[L_i, D]`` with what belongs to each, parted into batches of one length.
+
+    Args:
+        columns: tensors ``[n, ...]`` with one row for each context.
+        batch: rows in a batch at the most; None sets no limit.
+
+    Yields:
+        the rows' indices, their contexts ``[b, L, D]`` and their part of every column.
+    """
+    for rows in of_one_length(contexts, batch or len(contexts)):
+        yield rows, torch.stack([contexts[i] for i in rows]), tuple(c[rows] for c in columns)
+
+
 @torch.no_grad()
 def sample_each(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor) -> Tensor:
     """One picture's latents per context, with the network as it stands.
@@ -62,6 +78,23 @@ def _to_blame(model: DiffusionModel, context: Tensor, noise: Tensor) -> Giver:
     x = model.schedule.add_noise(torch.zeros_like(noise), noise, index)
     said = model.denoise(x, model.schedule.timestep(index, x), context)
     return model.sampled_by if is_finite(said) else NETWORK
+
+
+@torch.no_grad()
+def predict_each(
+    model: DiffusionModel, noisy: Tensor, timestep: Tensor, contexts: Sequence[Tensor]
+) -> Tensor:
+    """The network's predictions ``[n, C, h, w]`` float32 CPU as it stands, without gradients.
+
+    Args:
+        noisy: ``[n, C, h, w]``; timestep: ``[n]``.
+        contexts: n contexts ``[L_i, D]``; their lengths may differ.
+    """
+    answers = torch.empty_like(noisy, dtype=torch.float32, device="cpu")
+    for rows, context, (x, t) in alike(contexts, noisy, timestep, batch=model.batch):
+        asked = (part.to(model.device) for part in (x, t, context))
+        answers[rows] = model.denoise(*asked).float().cpu()
+    return finite(answers, NETWORK, "predictions")
 
 
 def pictures_each(

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from .adapter import Adapters
-from .finite import NETWORK, finite
 from .losses import Query, circumvent_target
-from .sampling import of_one_length
+from .sampling import predict_each
 from .types import DiffusionModel
 
 
@@ -107,7 +106,6 @@ def bystanders(
     return replace(draws, answer=answer, owner=owner, direction=None)
 
 
-@torch.no_grad()
 def ask(
     model: DiffusionModel,
     adapters: Adapters,
@@ -116,9 +114,5 @@ def ask(
     contexts: Sequence[Tensor],
 ) -> Tensor:
     """The original model's predictions ``[N, C, h, w]`` float32 CPU, in batches of one length."""
-    answers = torch.empty_like(noisy, dtype=torch.float32, device="cpu")
     with adapters.off():
-        for rows in of_one_length(contexts, model.batch):
-            asked = (noisy[rows], timestep[rows], torch.stack([contexts[i] for i in rows]))
-            answers[rows] = model.denoise(*(t.to(model.device) for t in asked)).float().cpu()
-    return finite(answers, NETWORK, "predictions")
+        return predict_each(model, noisy, timestep, contexts)

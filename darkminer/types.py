@@ -266,20 +266,20 @@ class KeepBank:
     """Contexts whose pictures must not change, with pictures of each by the original model.
 
     Attributes:
-        contexts: ``[N, L, D]`` float32 CPU.
+        contexts: N contexts ``[L_i, D]`` float32 CPU; their lengths may differ.
         latents: ``[N, n, C, h, w]`` float32 CPU.
         prompts: N prompts.
     """
 
-    contexts: Tensor
+    contexts: Sequence[Tensor]
     latents: Tensor
     prompts: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        require_finite("bank", self.contexts, self.latents)
+        require_finite("bank", *self.contexts, self.latents)
 
     def __len__(self) -> int:
-        return self.contexts.shape[0]
+        return len(self.contexts)
 
 
 @dataclass(frozen=True)

@@ -108,12 +108,9 @@ def vocabulary_bank(
     words = vocabulary(clip, [*exclude, *split_words(pool.concept)])
     prompts = vocabulary_prompts(words, bank_config(config, template), seed=seed)
     prompts = list(dict.fromkeys([*always, *prompts]))
-    encoded = contexts(clip, prompts)
-    length = len(encoded[0])
-    chosen = [i for i, c in enumerate(encoded) if len(c) == length]
     return build_bank(
-        model, encode, [prompts[i] for i in chosen], torch.stack([encoded[i] for i in chosen]),
-        pool, config, seed=seed, always=len(always), report=report,
+        model, encode, prompts, contexts(clip, prompts), pool, config, seed=seed,
+        always=len(set(always)), report=report,
     )  # fmt: skip
 
 

@@ -57,13 +57,36 @@ def fitted(extra: Mapping[str, Any], length: int) -> dict[str, Any]:
     A mask says which tokens of the anchor count. A context of another length is not the anchor's:
     all its tokens count.
     """
+    mask = extra.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.shape[-1] == length:
+        return dict(extra)
+    return counting_all(extra, length)
+
+
+def counting_all(extra: Mapping[str, Any], length: int) -> dict[str, Any]:
+    """The anchor's extra conditions for ``length`` tokens all of which count."""
     extra = dict(extra)
     mask = extra.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.shape[-1] != length:
-        extra["attention_mask"] = torch.ones(
-            *mask.shape[:-1], length, dtype=mask.dtype, device=mask.device
-        )
+    if isinstance(mask, Tensor):
+        extra["attention_mask"] = mask.new_ones(*mask.shape[:-1], length)
     return extra
+
+
+def masked(extra: Mapping[str, Any], anchor: Tensor, context: Tensor) -> dict[str, Any]:
+    """The anchor's extra conditions for contexts ``[B, L, D]``.
+
+    The anchor's mask hides what fills its prompt up. It is the anchor's alone: of another context,
+    though of the same length, all tokens count.
+    """
+    mask = extra.get("attention_mask")
+    fitting = fitted(extra, context.shape[1])
+    if not isinstance(mask, Tensor) or mask.shape[-1] != context.shape[1] or len(mask) != 1:
+        return fitting
+    same = (context == anchor.to(context)).flatten(1).all(1)
+    ones = mask.new_ones(mask.shape).to(context.device)
+    rows = same.view(-1, *([1] * (mask.ndim - 1)))
+    fitting["attention_mask"] = torch.where(rows, mask.to(context.device), ones)
+    return fitting
 
 
 def fused_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -95,7 +118,7 @@ def denoiser(
         x = x.to(dtype)
         if frames:
             x = x.unsqueeze(2)
-        conditions = _conditions(base, x, context, extra, device)
+        conditions = _conditions(base, x, context, masked(extra, anchor[0][0], context), device)
         context = conditions.pop("c_crossattn").to(dtype)
         concat = conditions.pop("c_concat", None)
         timestep = base.process_timestep(timestep, x=x, **conditions)
@@ -117,7 +140,7 @@ def _conditions(
     """Everything else the network is called with, as the host makes it for this context."""
     # The host's own sampler tells every family 8 pixels per latent, whatever its VAE.
     size = {"width": x.shape[-1] * 8, "height": x.shape[-2] * 8}
-    options = {**size, **fitted(extra, context.shape[1]), "prompt_type": "positive"}
+    options = {**size, **extra, "prompt_type": "positive"}
     noise = torch.zeros_like(x)
     # An inpainting network is told that the whole picture, so far empty, is to be painted.
     options["latent_image"] = noise

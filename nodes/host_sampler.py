@@ -16,7 +16,7 @@ from torch import Tensor
 from ..darkminer.config import SamplingConfig
 from ..darkminer.rng import seed_from
 from ..darkminer.types import Sampler
-from .host_predict import fitted
+from .host_predict import masked
 
 
 def sampler(
@@ -41,7 +41,8 @@ def sampler(
     def run(context: Tensor, start: Tensor) -> Tensor:
         # The host samples both prompts in one batch where they lie on one device.
         place = negative[0][0].device if guided else context.device
-        positive = [[context.to(place), fitted(extra, context.shape[1])]]
+        context = context.to(place)
+        positive = [[context, masked(extra, anchor[0][0], context)]]
         conditions = (positive, negative if guided else positive)
         cfg = config.cfg if guided else 1.0
         rest = {"latent_image": torch.zeros_like(start), "disable_pbar": True}

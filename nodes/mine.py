@@ -10,8 +10,10 @@ from ..darkminer.types import EmbeddingPool
 from . import inputs, sockets
 from .erasing import split_words, text_space
 from .host import context_of
+from .host_predict import has_frames
 from .host_run import Progress, named
-from .stages import as_conditioning, stage
+from .mined import as_conditioning
+from .stages import stage
 
 NODE = "MineEmbedding"
 
@@ -57,7 +59,9 @@ class MineEmbedding(io.ComfyNode):
             ],
             outputs=[
                 io.Conditioning.Output(
-                    display_name="mined", tooltip="The mined embeddings; a KSampler can show them."
+                    display_name="mined",
+                    tooltip="The mined embeddings. A KSampler shows them: picture i of a batch is "
+                    "made from embedding i.",
                 ),
                 sockets.Embeddings.Output(
                     display_name="embeddings", tooltip="All embeddings, the new ones included."
@@ -92,4 +96,5 @@ class MineEmbedding(io.ComfyNode):
         loss = {"loss": [torch.tensor(v) for v in found.losses]}
         if found.token_losses:
             loss["token_loss"] = [torch.tensor(v) for v in found.token_losses]
-        return io.NodeOutput(as_conditioning(embeddings, anchor), embeddings, loss)
+        mined = as_conditioning(embeddings, anchor, frames=has_frames(model))
+        return io.NodeOutput(mined, embeddings, loss)

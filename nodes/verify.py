@@ -14,7 +14,8 @@ from . import inputs, sockets
 from .host import context_of
 from .host_run import Progress, named
 from .host_vision import vision_encoder
-from .stages import check_width, mined_into, stage
+from .mined import mined_into
+from .stages import check_width, stage
 
 NODE = "VerifyDeltaCLIP"
 

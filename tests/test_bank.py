@@ -48,7 +48,7 @@ def test_the_first_prompts_stay_whatever_they_show():
         toy.model(), toy.encode, list("abcde"), contexts, toy.pool(), everything, seed=0, always=2
     )
     assert bank.prompts[:2] == ("a", "b")
-    assert bank.contexts.shape[0] == bank.latents.shape[0] == len(bank)
+    assert len(bank.contexts) == bank.latents.shape[0] == len(bank)
 
 
 def test_draws_follow_the_drift():

@@ -13,7 +13,6 @@ from ..errors import DarkMinerError
 from ..optim import LossTrace, require_settled
 from ..types import DiffusionModel, Report, StepReport
 
-
 Watch = Callable[[int, Tensor], None]
 """Told after each step its number and what is learnt as it stands, to be read and not changed."""
 

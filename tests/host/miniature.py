@@ -259,7 +259,7 @@ _CLIP = {"num_hidden_layers": 3, "intermediate_size": 64}
 _T5 = {"num_layers": 1, "d_ff": 64, "num_heads": 2}
 _SIZES = {"clip_l_model_config": _CLIP, "clip_g_model_config": _CLIP, "t5xxl_model_config": _T5}
 _A_T5 = "encoder.block.23.layer.1.DenseReluDense.wi_1.weight"  # by which the host knows the XXL
-TEXT_ENCODERS: dict[str, int] = {"sdxl": 2, "flux": 2, "sd3": 3, "pixart": 1}
+TEXT_ENCODERS: dict[str, int] = {"sd15": 1, "sdxl": 2, "flux": 2, "sd3": 3, "pixart": 1}
 """Kind -> number of files it is loaded from."""
 
 

@@ -100,18 +100,18 @@ def test_what_does_not_belong_together_is_one_sentence(world, first, change, sen
 
 def mined(round_, count=2):
     """An embedding pool after a mining of ``count`` embeddings, and its CONDITIONING."""
-    types, stages = pack("darkminer.types"), pack("nodes.stages")
+    types = pack("darkminer.types")
     before = types.EmbeddingPool(
         (types.MinedEmbedding(torch.ones(3, 4), round_ - 1),) * 2, round_ - 1, concept="ink"
     )
     fresh = [types.MinedEmbedding(torch.full((3, 4), 5.0), round_, (0, 1))] * count
     after = before.opened(fresh)
     anchor = [[torch.zeros(1, 3, 4), {"pooled_output": torch.zeros(1, 4)}]]
-    return before, after, stages.as_conditioning(after, anchor)
+    return before, after, pack("nodes.mined").as_conditioning(after, anchor)
 
 
 def test_what_was_mined_replaces_its_own_round_only(hosted):
-    into = pack("nodes.stages").mined_into
+    into = pack("nodes.mined").mined_into
     for round_ in (1, 2):
         before, after, found = mined(round_)
         found[0][0].mul_(2.0)
@@ -126,7 +126,7 @@ def test_what_was_mined_replaces_its_own_round_only(hosted):
 
 
 def test_mined_without_embeddings_or_from_elsewhere_opens_a_round(hosted):
-    into = pack("nodes.stages").mined_into
+    into = pack("nodes.mined").mined_into
     _, after, found = mined(2)
     alone = into(None, found, "ink", "Node")
     assert (alone.round, len(alone.entries), alone.concept) == (1, 2, "ink")
