@@ -90,7 +90,7 @@ def erase_target(
     sampling, report = gallery_sampling(), log_stages()
     pool_seed = seed if given.pool_seed is None else given.pool_seed
     pool = made(
-        model, clip, vae, target.name, target.template.replace("*", target.name), NEGATIVE,
+        model, clip, vae, target.name, target.template, NEGATIVE,
         given.pool_size, SIZE, SIZE, pool_seed, sampling, report,
     )  # fmt: skip
     names = names_of(model)

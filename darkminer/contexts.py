@@ -15,7 +15,8 @@ from .image_pool import concept_prompt
 from .types import EmbeddingPool, MinedEmbedding
 
 _ARTICLES = ("a", "an", "the")
-_THING = re.compile(r"\s+of(\s+(a|an|the))?\s+\*\s*$", re.IGNORECASE)
+_THING = re.compile(r"\s+of(\s+(a|an|the))?\s+\*(?=\s*([,.;:]|$))", re.IGNORECASE)
+_LONE = re.compile(r"\s+([,.;:])")
 
 
 def concept_prompts(concept: str, templates: Sequence[str]) -> list[str]:
@@ -29,7 +30,8 @@ def concept_prompts(concept: str, templates: Sequence[str]) -> list[str]:
 
 def without_concept(template: str) -> str:
     """A template without its ``*``: "a * photo" and "a photo of a *" both give "a photo"."""
-    return " ".join(_THING.sub("", template).replace("*", " ").split())
+    plain = " ".join(_THING.sub("", template).replace("*", " ").split())
+    return _LONE.sub(r"\1", plain).lstrip(",.;: ")
 
 
 def with_word(template: str, word: str) -> str:
@@ -43,7 +45,7 @@ def with_word(template: str, word: str) -> str:
         return f"{template} of a {word}"
     head = template[: thing.start()].split()
     place = 1 if head and head[0].lower() in _ARTICLES else 0
-    return " ".join([*head[:place], word, *head[place:]]) + thing.group()
+    return " ".join([*head[:place], word, *head[place:]]) + template[thing.start() :]
 
 
 def subject_prompts(concept: str, template: str, words: Sequence[str]) -> list[tuple[str, str]]:
@@ -64,15 +66,18 @@ def text_pool(
     prompts: Sequence[str],
     contexts: Sequence[Tensor],
     anchors: Sequence[Tensor | None],
+    templates: Sequence[str] | None = None,
 ) -> EmbeddingPool:
     """An embedding pool at round 0 that holds one context ``[L, D]`` per prompt.
 
     Args:
         anchors: what each prompt is to show instead, ``[L0, D]``; None for the run's anchor.
+        templates: each prompt with ``*`` in the concept's place, where a token may stand instead.
     """
+    rows = zip(prompts, contexts, anchors, templates or [""] * len(prompts), strict=True)
     entries = tuple(
-        MinedEmbedding(_owned(c), 0, source=p, anchor=None if a is None else _owned(a))
-        for p, c, a in zip(prompts, contexts, anchors, strict=True)
+        MinedEmbedding(_owned(c), 0, source=p, anchor=None if a is None else _owned(a), template=t)
+        for p, c, a, t in rows
     )
     return EmbeddingPool(entries, concept=concept)
 

@@ -58,7 +58,7 @@ class Ground:
         self.anchors = [anchor[0] if e.anchor is None else e.anchor for e in self._entries]
         self.anchors = [a.detach().float().cpu() for a in self.anchors]
         plain = template if "*" in template else "*"
-        self.prompts = [plain, *(e.source.replace(pool.concept, "*") for e in subjects)]
+        self.prompts = [plain, *(e.template or plain for e in subjects)]
 
         def noised(pictures: Tensor, owner: Tensor) -> Draws:
             return draw(

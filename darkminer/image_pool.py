@@ -37,12 +37,14 @@ def build_pool(
     seed: int,
     concept: str,
     prompt: str,
+    template: str = "",
     report: Report = silent,
 ) -> ImagePool:
     """Let the model make ``size`` pictures from the concept's prompt.
 
     Args:
         context: the prompt's context, ``[1, L, D]``.
+        template: the prompt with ``*`` in the concept's place.
     """
     if size < 1:
         raise DarkMinerError(f"The pool size is {size}: ask for at least 1 picture.")
@@ -57,7 +59,7 @@ def build_pool(
         report(StepReport("pool", 0, start + len(part), size, images=shown[:4]))
     return ImagePool(
         torch.cat(latents), torch.cat(images), concept, prompt, seed, model.fingerprint,
-        family=model.family, latent_format=model.latent_format,
+        family=model.family, latent_format=model.latent_format, template=template,
     )  # fmt: skip
 
 

@@ -163,7 +163,7 @@ def _spoken(
     prompts = [text.template, *(with_word(text.template, text.words[i]) for i in order)]
     contexts = text.encoder(prompts, token[None]).float().cpu()
     finite(contexts, TEXT_ENCODER, "contexts")
-    anchors = text.encoder([without_concept(p) for p in prompts], token[None]).float().cpu()
+    anchors = text.encoder.said([without_concept(p) for p in prompts]).float().cpu()
     return [
         MinedEmbedding(c.clone(), round_, indices, anchor=a.clone())
         for c, a in zip(contexts, anchors, strict=True)

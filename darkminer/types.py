@@ -42,6 +42,10 @@ class TextEncoder(Protocol):
         """Contexts ``[B, L, D]`` of B prompts whose ``*`` is ``vectors`` ``[1 or B, Din]``."""
         ...
 
+    def said(self, prompts: Sequence[str]) -> Tensor:
+        """Contexts ``[B, L, D]`` of B prompts without any ``*``."""
+        ...
+
     def word(self, word: str) -> Tensor:
         """The input vector ``[Din]`` of a one-token word."""
         ...
@@ -126,6 +130,7 @@ class ImagePool:
         images: ``[N, H, W, 3]`` uint8 CPU.
         concept: what is to be erased, in words.
         prompt: the prompt they were made from, empty for collected pictures.
+        template: the prompt's template, ``*`` in the concept's place; empty where nobody said one.
         seed: the seed they were made with.
         fingerprint: the model that made or encoded them, as in :class:`DiffusionModel`.
         family, latent_format: that model's; empty where nobody knows.
@@ -139,6 +144,7 @@ class ImagePool:
     fingerprint: str
     family: str = ""
     latent_format: str = ""
+    template: str = ""
 
     def __post_init__(self) -> None:
         require_finite("image pool", self.latents)
@@ -169,6 +175,7 @@ class MinedEmbedding:
         round: the round that mined it; 0 for the concept's own text contexts.
         indices: its k images in the pool (empty for text contexts).
         source: ``"mined"`` or the prompt it is the context of.
+        template: that prompt with ``*`` in the concept's place; empty where there is none.
         anchor: what to show instead, ``[L0, D]``, when not the run's anchor.
         score: s(c) once verified, else None.
         latents: what the original model made from it, ``[n, C, h, w]`` float32 CPU, once made.
@@ -181,6 +188,7 @@ class MinedEmbedding:
     anchor: Tensor | None = None
     score: float | None = None
     latents: Tensor | None = None
+    template: str = ""
 
     def __post_init__(self) -> None:
         require_finite("embedding", self.context, self.anchor, self.latents)

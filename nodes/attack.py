@@ -7,8 +7,9 @@ import logging
 from comfy_api.latest import io
 
 from ..darkminer.attacks.verdict import AttackVerdictConfig, attack_verdict
+from ..darkminer.words import split_words
 from . import inputs, sockets
-from .erasing import split_words, text_space
+from .erasing import text_space
 from .host import context_of
 from .host_run import Progress, named
 from .stages import stage

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..darkminer.words import split_words
 from . import inputs, sockets
-from .erasing import pool_template, split_words, vocabulary_bank
+from .erasing import pool_template, vocabulary_bank
 from .host import training_session
 from .host_run import Progress, named
 from .host_text import conditioning

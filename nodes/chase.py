@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from comfy_api.latest import io
 
 from ..darkminer.chase import chase
+from ..darkminer.words import split_words
 from . import inputs, sockets
 from .circumvent import training_output, training_outputs
-from .erasing import lora_of, split_words, text_space
+from .erasing import lora_of, text_space
 from .host import context_of
 from .host_run import Progress, named
 from .stages import stage

@@ -7,8 +7,9 @@ from comfy_api.latest import io
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import concept_prompt
 from ..darkminer.lora_file import combine
+from ..darkminer.words import split_words
 from . import inputs, sockets
-from .erasing import run_erasure, split_words
+from .erasing import run_erasure
 from .host_lora import apply_lora
 from .host_run import Progress, named
 from .image_pool import made, picture_inputs
@@ -87,7 +88,7 @@ class EraseConcepts(io.ComfyNode):
             erased, loras, reports = model, [], []
             for concept in names:
                 pool = made(
-                    erased, clip, vae, concept, concept_prompt(concept, template), negative_prompt,
+                    erased, clip, vae, concept, template, negative_prompt,
                     size, width, height, seed, sampling, report,
                 )  # fmt: skip
                 done, lora = run_erasure(

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
+from ..darkminer.words import split_words
 from . import inputs, sockets
-from .erasing import concept_contexts, split_words
+from .erasing import concept_contexts
 from .host_run import named
 from .host_training import training_mode
 

@@ -16,7 +16,13 @@ from torch import Tensor
 from ..darkminer.adapter import AdapterState
 from ..darkminer.bank import build_bank, vocabulary_prompts
 from ..darkminer.config import BankConfig, EraseConfig, SamplingConfig
-from ..darkminer.contexts import concept_prompts, subject_prompts, text_pool, without_concept
+from ..darkminer.contexts import (
+    concept_prompts,
+    subject_prompts,
+    text_pool,
+    with_word,
+    without_concept,
+)
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import check_origin
 from ..darkminer.loop import Erasure, erase
@@ -37,9 +43,19 @@ from .host import context_of, training_session
 from .host_text import TextEncoder, conditioning, contexts, speaks, vocabulary
 
 
-def split_words(text: str) -> list[str]:
-    """Words of a comma- or space-separated list, lower case."""
-    return [w for w in text.replace(",", " ").lower().split() if w]
+def words_left(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> list[str]:
+    """The vocabulary's words that speak neither of the concept nor of what is excluded.
+
+    Raises:
+        DarkMinerError: if there is none.
+    """
+    words = vocabulary(clip, [*exclude, pool.concept])
+    if not words:
+        raise DarkMinerError(
+            f"exclude_words and the concept {pool.concept!r} leave no word of this CLIP's "
+            "vocabulary to make prompts of: exclude fewer words."
+        )
+    return words
 
 
 def concept_contexts(
@@ -51,16 +67,19 @@ def concept_contexts(
         exclude: words that no prompt may hold.
     """
     template = pool_template(pool)
-    alone = concept_prompts(pool.concept, text_templates(config, template))
-    words = vocabulary(clip, [*exclude, *split_words(pool.concept)])
+    templates = text_templates(config, template)
+    alone = {concept_prompts(pool.concept, [t])[0]: t for t in templates}
+    words = words_left(clip, pool, exclude)
     order = torch.randperm(len(words), generator=generator(seed, 0, "text.words")).tolist()
     chosen = [words[i] for i in order[: config.text_words]]
     pairs = subject_prompts(pool.concept, template, chosen)
     joined = [prompt for prompt, _ in pairs]
     anchors = contexts(clip, [anchor for _, anchor in pairs])
+    prompts = [*alone, *joined]
     return text_pool(
-        pool.concept, alone + joined, contexts(clip, alone + joined), [None] * len(alone) + anchors
-    )
+        pool.concept, prompts, contexts(clip, prompts), [None] * len(alone) + anchors,
+        [*alone.values(), *(with_word(template, w) for w in chosen)],
+    )  # fmt: skip
 
 
 def bank_config(config: BankConfig, template: str) -> BankConfig:
@@ -79,7 +98,7 @@ def text_space(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> TextSpace 
     """
     if not speaks(clip):
         return None
-    words = vocabulary(clip, [*exclude, *split_words(pool.concept)])
+    words = words_left(clip, pool, exclude)
     return TextSpace(TextEncoder(clip), pool_template(pool), tuple(words))
 
 
@@ -105,7 +124,7 @@ def vocabulary_bank(
     """
     if config.size == 0:
         return None
-    words = vocabulary(clip, [*exclude, *split_words(pool.concept)])
+    words = words_left(clip, pool, exclude)
     prompts = vocabulary_prompts(words, bank_config(config, template), seed=seed)
     prompts = list(dict.fromkeys([*always, *prompts]))
     return build_bank(
@@ -120,10 +139,8 @@ def text_templates(config: EraseConfig, template: str) -> tuple[str, ...]:
 
 
 def pool_template(pool: ImagePool) -> str:
-    """The template a pool was made with; the usual one for collected pictures."""
-    if pool.prompt and pool.concept in pool.prompt:
-        return pool.prompt.replace(pool.concept, "*")
-    return "a * photo"
+    """The template that a pool keeps; the usual one where nobody said any."""
+    return pool.template or "a * photo"
 
 
 def run_erasure(
@@ -162,6 +179,10 @@ def run_erasure(
         raise DarkMinerError(
             "DarkMinerLoop: the pool names no concept: set it in ImagePoolBuilder."
         )
+    chase = config.chase if opening else without_opening(config).chase
+    tokens = config.mine.tokens or (chase.steps and chase.tokens)
+    if config.text_start or config.bank.size or tokens:
+        words_left(clip, pool, exclude)  # refuses before anything is made
     anchor_cond, negative_cond = conditioning(clip, anchor), conditioning(clip, negative)
     with training_session(
         model, anchor=anchor_cond, negative=negative_cond, sampling=sampling,
@@ -180,7 +201,7 @@ def run_erasure(
         )  # fmt: skip
         done = erase(
             session, encode, pool, anchor_context, config, seed=seed, start=start, bank=bank,
-            keep=keep, state=state, text=text_space(clip, pool, exclude),
+            keep=keep, state=state, text=text_space(clip, pool, exclude) if tokens else None,
             report=report, on_round=on_round,
         )  # fmt: skip
         return done, lora_of(session, done.adapters, done.embeddings, config, seed)

@@ -146,15 +146,15 @@ def pool_of(
 ) -> tuple[ImagePool, str]:  # fmt: skip
     """The pool of one set of inputs, and what is to be said of it."""
     sampling = inputs.sampling_config(sampling_steps, cfg, sampler_name, scheduler, batch_size)
-    prompt = concept_prompt(concept, template)
+    concept_prompt(concept, template)  # refuses before pictures are read
     note = ""
     if folder.strip():
         found = read_folder(folder)
         images, note = found.images, found.summary()
     if images is not None:
-        return collected(model, vae, images, concept, seed), note
+        return collected(model, vae, images, concept, seed, template), note
     pool = made(
-        model, clip, vae, concept, prompt, negative, size, width, height, seed, sampling,
+        model, clip, vae, concept, template, negative, size, width, height, seed, sampling,
         Progress(),
     )  # fmt: skip
     return pool, note
@@ -177,10 +177,11 @@ def picture_inputs() -> list:
 
 
 def made(
-    model, clip, vae, concept: str, prompt: str, negative: str, size: int, width: int, height: int,
-    seed: int, sampling: SamplingConfig, report: Report,
+    model, clip, vae, concept: str, template: str, negative: str, size: int, width: int,
+    height: int, seed: int, sampling: SamplingConfig, report: Report,
 ) -> ImagePool:  # fmt: skip
-    """A pool of pictures that the MODEL makes from the prompt."""
+    """A pool of pictures that the MODEL makes from the concept in the template."""
+    prompt = concept_prompt(concept, template)
     anchor = conditioning(clip, prompt)
     with training_session(
         model, anchor=anchor, negative=conditioning(clip, negative), sampling=sampling,
@@ -188,11 +189,11 @@ def made(
     ) as session:  # fmt: skip
         return build_pool(
             session, context_of(anchor, NODE, "template"), size=size, seed=seed,
-            concept=concept.strip(), prompt=prompt, report=report,
+            concept=concept.strip(), prompt=prompt, template=template, report=report,
         )  # fmt: skip
 
 
-def collected(model, vae, images: Tensor, concept: str, seed: int) -> ImagePool:
+def collected(model, vae, images: Tensor, concept: str, seed: int, template: str = "") -> ImagePool:
     """A pool of the user's own pictures ``[N, H, W, 3]``."""
     latent_size(vae, images.shape[2], images.shape[1])
     with training_mode():
@@ -202,4 +203,5 @@ def collected(model, vae, images: Tensor, concept: str, seed: int) -> ImagePool:
         return ImagePool(
             latents, pixels, concept.strip(), "", seed, fingerprint(model),
             family=model_family(model.model.model_config), latent_format=latent_format(model),
+            template=template,
         )  # fmt: skip

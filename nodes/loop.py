@@ -9,9 +9,10 @@ from comfy_api.latest import io
 
 from ..darkminer.adapter import AdapterState
 from ..darkminer.config import EraseConfig
+from ..darkminer.words import split_words
 from . import inputs, sockets
 from .continuing import OPENINGS, check_continued, continuing_inputs, opens
-from .erasing import run_erasure, split_words
+from .erasing import run_erasure
 from .host_lora import apply_lora, state_of
 from .host_run import Progress, named
 from .report import report_picture

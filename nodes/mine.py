@@ -7,8 +7,9 @@ from comfy_api.latest import io
 
 from ..darkminer.mine import mine
 from ..darkminer.types import EmbeddingPool
+from ..darkminer.words import split_words
 from . import inputs, sockets
-from .erasing import split_words, text_space
+from .erasing import text_space
 from .host import context_of
 from .host_predict import has_frames
 from .host_run import Progress, named

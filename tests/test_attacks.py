@@ -38,6 +38,9 @@ class Text(nn.Module):
         x = torch.stack(rows)
         return torch.tanh((x + x.mean(1, keepdim=True)) @ self.mix)
 
+    def said(self, prompts):
+        return self(prompts, self.word("a")[None])
+
 
 def latents():
     return toy.pool().latents

@@ -42,6 +42,9 @@ class Encoder:
         token = vectors.expand(len(prompts), -1)[:, None]
         return torch.cat([fixed, token], 1) @ self._mix
 
+    def said(self, prompts):
+        return self(prompts, torch.zeros(1, toy.WIDTH))
+
 
 def space():
     from dark_miner.darkminer.types import TextSpace

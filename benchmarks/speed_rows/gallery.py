@@ -34,9 +34,8 @@ def gallery_pool(models: tuple[Any, ...], style: str, size: int, sampling: Any) 
     from dark_miner.nodes.image_pool import made
 
     model, clip, vae, _ = models
-    prompt = TEMPLATE.replace("*", style)
     return made(
-        model, clip, vae, style, prompt, NEGATIVE, size, SIZE, SIZE, SEED, sampling,
+        model, clip, vae, style, TEMPLATE, NEGATIVE, size, SIZE, SIZE, SEED, sampling,
         lambda report: None,
     )  # fmt: skip
 

@@ -92,7 +92,7 @@ def sampling(tools):
 def pool(tools, gallery, vae=None):
     model, clip, own, _ = gallery
     return tools.image_pool.made(
-        model, clip, vae or own, "ink", "a ink drawing", "", 3, 32, 32, 0, sampling(tools),
+        model, clip, vae or own, "ink", "a * drawing", "", 3, 32, 32, 0, sampling(tools),
         lambda report: None,
     )  # fmt: skip
 

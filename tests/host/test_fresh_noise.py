@@ -24,7 +24,7 @@ def pool(gallery, sampler, batch):
     model, clip, vae, _ = gallery
     how = SamplingConfig(5, 2.0, sampler, "normal", batch)
     return made(
-        model, clip, vae, "ink", "a ink drawing", "", 8, 32, 32, 0, how, lambda report: None
+        model, clip, vae, "ink", "a * drawing", "", 8, 32, 32, 0, how, lambda report: None
     ).latents
 
 

@@ -125,7 +125,7 @@ def test_mining_with_tokens_and_verifying_go_through_the_nodes(tools, sd15):
     vae = miniature.autoencoder(family)
     sampling = tools.inputs.sampling_config(*FEW.values(), 4)
     pool = tools.image_pool.made(
-        sd15, clip, vae, "van gogh", "a van gogh photo", "", 4, 64, 64, 0, sampling, lambda r: None
+        sd15, clip, vae, "van gogh", "a * photo", "", 4, 64, 64, 0, sampling, lambda r: None
     )
     anchor = tools.host_text.conditioning(clip, "a photo")
     mined, embeddings, _ = tools.mine.MineEmbedding.execute(

@@ -62,7 +62,7 @@ def picture(model, clip, text="a noto drawing of a penguin", seed=5):
 def pool(tools, gallery, size=6):
     model, clip, vae, _ = gallery
     return tools.image_pool.made(
-        model, clip, vae, "ink", "a ink drawing", "", size, 32, 32, 0, tools.sampling,
+        model, clip, vae, "ink", "a * drawing", "", size, 32, 32, 0, tools.sampling,
         lambda report: None,
     )  # fmt: skip
 

@@ -95,7 +95,7 @@ def test_the_loop_erases_with_the_familys_text_encoders(tools, clip, kind, tmp_p
         clip,
         vae,
         "van gogh",
-        "a van gogh photo",
+        "a * photo",
         "",
         2,
         8 * family.side,
