@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import comfy.model_management
-import comfy.model_patcher
 import torch
 from torch import Tensor
 
@@ -22,10 +21,12 @@ from ..darkminer.errors import DarkMinerError
 from ..darkminer.finite import TEXT_ENCODER, VAE, finite
 from ..darkminer.memory import Memory
 from ..darkminer.types import DiffusionModel
+from .host_carry import carry, check_carried, check_prompt, settle
 from .host_copy import WholePatcher, training_copy
 from .host_fingerprint import fingerprint, latent_format
 from .host_finite import check_levels, sampled_by, seen_unclamped
 from .host_lora import model_family, names_of
+from .host_patches import NetworkOptions, try_out
 from .host_predict import denoiser, fused_attention, has_frames, schedule
 from .host_sampler import sampler
 from .host_training import training_mode
@@ -55,16 +56,19 @@ def training_session(
         negative: the empty prompt, for classifier-free guidance; without it guidance is off.
 
     Raises:
-        DarkMinerError: if the MODEL cannot be trained on (its prediction, its layers).
+        DarkMinerError: if the MODEL cannot be trained on (its prediction, its layers, what it
+            carries: :mod:`.host_carry`).
     """
+    check_carried(model)
+    check_prompt(anchor, "anchor")
+    check_prompt(negative or (), "negative")
     with training_mode():
+        settle(model, model.model.diffusion_model)
         names, levels, frames = names_of(model), schedule(model), has_frames(model)
         base = training_copy(model)
         patcher = WholePatcher(base, model.load_device, model.offload_device)
-        patcher.object_patches = dict(model.object_patches)
-        patcher.model_options = comfy.model_patcher.create_model_options_clone(model.model_options)
-        attention = patcher.model_options.setdefault("transformer_options", {})
-        attention.setdefault("optimized_attention_override", fused_attention)
+        carry(model, patcher)
+        options = NetworkOptions(patcher, levels, fused_attention)
 
         def load() -> None:
             comfy.model_management.load_models_gpu([patcher])
@@ -75,10 +79,10 @@ def training_session(
         memory = Memory(lambda: comfy.model_management.get_free_memory(device))
         anchor, negative = _owned(anchor), _owned(negative)
         try:
-            yield DiffusionModel(
+            session = DiffusionModel(
                 network=base.diffusion_model,
                 denoise=memory.denoiser(
-                    denoiser(base, anchor, device, frames, load), base.diffusion_model
+                    denoiser(base, anchor, device, frames, load, options), base.diffusion_model
                 ),
                 schedule=levels,
                 sample=sampler(patcher, anchor, negative, sampling, frames),
@@ -97,6 +101,8 @@ def training_session(
                 memory=memory,
                 sampled_by=sampled_by(sampling),
             )
+            try_out(session, options, anchor[0][0])
+            yield session
         finally:
             patcher.detach()
 
@@ -128,6 +134,7 @@ def context_of(conditioning: Conditioning, node: str, field: str) -> Tensor:
     Raises:
         DarkMinerError: if it has several entries (combined or timed prompts).
     """
+    check_prompt(conditioning, f"{node}: {field}")
     if len(conditioning) != 1:
         raise DarkMinerError(
             f"{node}: {field} holds {len(conditioning)} prompts and one is needed: connect a "

@@ -12,6 +12,9 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
+from ..darkminer.errors import DarkMinerError
+from .host_carry import set_objects
+
 PREFIX = "diffusion_model."
 # What the host's loaders keep on a network and its layers while a MODEL is loaded: how to cast,
 # patch and fetch the original's weights, some of it memory that is freed with its owner.
@@ -31,8 +34,11 @@ def training_copy(model: Any) -> Any:
         trained.dtype = dtype
     _keep_inputs(trained)
     base = copy.copy(model.model)
-    base._modules = dict(model.model._modules)
+    for name, own in vars(base).items():
+        if isinstance(own, dict):  # of modules, buffers, hooks: the original keeps its own
+            setattr(base, name, copy.copy(own))
     base.diffusion_model = trained
+    set_objects(model, base)
     base.manual_cast_dtype = None
     # The host keeps its book of what is loaded on the module: the copy starts a new page.
     base.device = comfy.model_management.unet_offload_device()
@@ -81,6 +87,12 @@ def plain_copy(
         weight = weight.to(comfy.model_management.unet_offload_device(), copy=True)
         patches = patcher.patches.get(prefix + name)
         if patches:
+            if not weight.is_floating_point():
+                raise DarkMinerError(
+                    f"The weights at {prefix + name} are packed ({_kind(parameter)}) and a LoRA in "
+                    "front cannot be added to a copy of them: take the LoRA out (Load LoRA), or "
+                    "load the model in fp16 or fp8."
+                )
             weight = comfy.lora.calculate_weight(patches, weight.float(), prefix + name)
         if weight.is_floating_point():
             weight = weight.to(dtype or own)
@@ -112,8 +124,15 @@ def _keep_inputs(network: nn.Module) -> None:
             module.register_forward_pre_hook(copied)
 
 
+def _kind(weight: Tensor) -> str:
+    kinds = (type(weight).__name__, str(weight.dtype).removeprefix("torch."))
+    return " ".join(kinds)
+
+
 def original_weight(model: Any, key: str) -> Tensor:
     """A weight without any patch, also while some clone of the MODEL is loaded with its patches."""
+    if key in getattr(model, "hook_backup", ()):
+        return model.hook_backup[key][0]
     if key in model.backup:
         return model.backup[key].weight
     return comfy.utils.get_attr(model.model, key)
@@ -128,5 +147,5 @@ def compute_dtype(model: Any) -> torch.dtype:
     """What a session computes in: float32 on a CPU, elsewhere what the host infers in."""
     if comfy.model_management.is_device_cpu(model.load_device):
         return torch.float32
-    dtype = model.model.get_dtype_inference()
+    dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
     return dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32

@@ -98,7 +98,12 @@ def fused_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def denoiser(
-    base: Any, anchor: Any, device: torch.device, frames: bool, load: Callable[[], None]
+    base: Any,
+    anchor: Any,
+    device: torch.device,
+    frames: bool,
+    load: Callable[[], None],
+    options: Callable[[Tensor], dict[str, Any]],
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """The network on its own inputs, with what else it wants taken from the anchor.
 
@@ -108,6 +113,7 @@ def denoiser(
         device: where the network computes.
         frames: whether the network takes a frame axis, see :func:`has_frames`.
         load: brings the network there.
+        options: what else it is handed at a timestep, see :mod:`.host_patches`.
     """
     extra = anchor[0][1]
 
@@ -121,12 +127,13 @@ def denoiser(
         conditions = _conditions(base, x, context, masked(extra, anchor[0][0], context), device)
         context = conditions.pop("c_crossattn").to(dtype)
         concat = conditions.pop("c_concat", None)
+        handed = options(timestep)
         timestep = base.process_timestep(timestep, x=x, **conditions)
         answer = base.diffusion_model(
             x if concat is None else torch.cat([x, concat], dim=1),
             timestep,
             context=context,
-            transformer_options={"optimized_attention_override": fused_attention},
+            transformer_options=handed,
             **conditions,
         ).float()
         return answer.squeeze(2) if frames else answer

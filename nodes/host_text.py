@@ -14,6 +14,7 @@ from ..darkminer.errors import DarkMinerError
 from ..darkminer.finite import TEXT_ENCODER, finite
 from ..darkminer.words import without
 from .host import Conditioning
+from .host_carry import check_carried, settle
 from .host_copy import plain_copy
 
 PLACEHOLDER = "*"
@@ -113,6 +114,8 @@ class TextEncoder:
                 "This CLIP carries hooks, which change its weights while pictures are made, and "
                 "tokens cannot be mined through them: connect the CLIP without hooks."
             )
+        check_carried(clip.patcher, "CLIP")
+        settle(clip.patcher, clip.cond_stage_model)
         self._clip = clip
         device = clip.patcher.load_device
         self._model = plain_copy(clip.patcher, clip.cond_stage_model).requires_grad_(False)

@@ -84,6 +84,7 @@ def answer(session, family):
 def hosts_answer(tools, model, family):
     """The same from the host's own path: conditions, input scaling, network, denoised."""
     import comfy.model_management
+    import comfy.model_patcher
     import comfy.sampler_helpers
     import comfy.samplers
 
@@ -97,11 +98,13 @@ def hosts_answer(tools, model, family):
         comfy.model_management.load_models_gpu([model])
         model.pre_run()
         positive = comfy.sampler_helpers.convert_cond(cond)
+        options = comfy.model_patcher.create_model_options_clone(model.model_options)
+        comfy.sampler_helpers.prepare_model_patcher(model, {"positive": positive}, options)
         conds = comfy.samplers.process_conds(
             model.model, noise, {"positive": positive}, model.load_device, torch.zeros_like(x)
         )
         made = comfy.samplers.calc_cond_batch(
-            model.model, [conds["positive"]], noisy, sigma, model.model_options
+            model.model, [conds["positive"]], noisy, sigma, options
         )[0]
         model.cleanup()
     made = made.float().clone()
