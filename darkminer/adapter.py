@@ -8,17 +8,18 @@ fused layer, only those rows are trained, and the state holds zeros for the othe
 from __future__ import annotations
 
 import hashlib
+import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from .errors import DarkMinerError
+from .libraries import library
 from .value_rows import ValueRows, value_rows
 
 _NAME = "erasure"
@@ -50,6 +51,26 @@ def frozen_digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _lora_layer(base: nn.Module, rank: int, alpha: float) -> Any:
+    """PEFT's LoRA layer around a linear one.
+
+    It is made straight from its class: PEFT's own way there asks every quantisation library on the
+    machine first, and an old one of those raises.
+    """
+    peft = library("peft")
+    kind = library("peft.tuners.lora").Linear
+    settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha}
+    if "config" in inspect.signature(kind.__init__).parameters:  # peft 0.19 and newer
+        settings["config"] = peft.LoraConfig(r=rank, lora_alpha=alpha)
+    return kind(base, _NAME, **settings)
+
+
+def put(network: nn.Module, name: str, module: nn.Module) -> None:
+    """Set the module at a path of the network."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
+
+
 class _ValueUp(nn.Module):
     """The upper half of a LoRA that writes to a layer's value rows and to no other."""
 
@@ -73,7 +94,7 @@ class Adapters:
     def __init__(
         self,
         network: nn.Module,
-        layers: dict[str, LoraLayer],
+        layers: dict[str, Any],
         rank: int,
         alpha: float,
         rows: dict[str, ValueRows],
@@ -106,16 +127,14 @@ class Adapters:
         names = list(names)
         fused = {rows.path: rows for rows in value_rows(network) if not rows.whole}
         fused = {name: fused[name] for name in names if name in fused}
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)  # type: ignore[arg-type]
-        inject_adapter_in_model(config, network, adapter_name=_NAME)
         layers = {}
         for name in names:
-            layer = network.get_submodule(name)
-            assert isinstance(layer, LoraLayer)
+            layer = _lora_layer(network.get_submodule(name), rank, alpha)
+            put(network, name, layer)
             layers[name] = layer
             if name in fused:
                 device = layer.lora_B[_NAME].weight.device
-                layer.lora_B[_NAME] = _ValueUp(fused[name], rank, device)  # type: ignore[arg-type]
+                layer.lora_B[_NAME] = _ValueUp(fused[name], rank, device)
         adapters = cls(network, layers, rank, float(alpha), fused)
         for name in names:
             down, up = adapters._pair(name)
@@ -232,6 +251,5 @@ class Adapters:
     def remove(self) -> None:
         """Take the adapters out; the network is again as before :meth:`inject`."""
         for name, layer in self._layers.items():
-            parent, _, child = name.rpartition(".")
-            setattr(self._network.get_submodule(parent), child, layer.get_base_layer())
+            put(self._network, name, layer.get_base_layer())
         self._layers, self._closed = {}, {}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .errors import DarkMinerError
+from .libraries import library
 from .types import ImageEncoder
 
 
@@ -21,7 +22,7 @@ def open_clip_encoder(name: str, weights: str, device: torch.device | str = "cpu
     Raises:
         DarkMinerError: if the weights cannot be had.
     """
-    import open_clip
+    open_clip = library("open_clip")
     from torchvision.transforms.v2.functional import center_crop, normalize, resize
 
     try:

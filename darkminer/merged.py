@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-from peft.tuners.lora import Linear, LoraLayer
 from torch import nn
 
+from .adapter import put
+from .libraries import library
 from .types import DiffusionModel
 
 P = ParamSpec("P")
@@ -40,8 +41,10 @@ def merged(network: nn.Module) -> Iterator[int]:
     weights, adapters and their gradients' flags are what they were, bit for bit, also after an
     error. Yields the number of layers that were merged.
     """
-    parameters = [p for m in network.modules() if isinstance(m, LoraLayer) for p in _trained(m)]
-    layers = {n: m for n, m in network.named_modules() if isinstance(m, Linear) and _fits(m)}
+    kinds = library("peft.tuners.lora")
+    adapters = {n: m for n, m in network.named_modules() if isinstance(m, kinds.LoraLayer)}
+    parameters = [p for layer in adapters.values() for p in _trained(layer)]
+    layers = {n: m for n, m in adapters.items() if type(m) is kinds.Linear and _fits(m)}
     weights = {n: _base(layer).weight.data for n, layer in layers.items()}
     try:
         for p in parameters:
@@ -53,26 +56,24 @@ def merged(network: nn.Module) -> Iterator[int]:
         for name, layer in layers.items():
             place = _base(layer).weight.device  # the host may have moved the network meanwhile
             _base(layer).weight.data = weights[name].to(place)
-            _put(network, name, layer.to(place))
+            put(network, name, layer.to(place))
         for p in parameters:
             p.requires_grad_(True)
 
 
-def _trained(layer: LoraLayer) -> list[nn.Parameter]:
-    assert isinstance(layer, nn.Module)
+def _trained(layer: nn.Module) -> list[nn.Parameter]:
     return [p for n, p in layer.named_parameters() if "lora_" in n and p.requires_grad]
 
 
-def _base(layer: Linear) -> nn.Linear:
-    return layer.get_base_layer()  # type: ignore[return-value]
+def _base(layer: Any) -> nn.Linear:
+    return layer.get_base_layer()
 
 
-def _fits(layer: Linear) -> bool:
+def _fits(layer: Any) -> bool:
     base = _base(layer)
     return (
         not layer.disable_adapters
         and not layer.merged
-        and type(layer) is Linear
         and isinstance(base, nn.Linear)
         and base.weight.dtype == torch.float32
         # Fused layers have an up-projection of their own kind, on the value rows alone.
@@ -81,13 +82,8 @@ def _fits(layer: Linear) -> bool:
 
 
 @torch.no_grad()
-def _merge(network: nn.Module, name: str, layer: Linear) -> None:
+def _merge(network: nn.Module, name: str, layer: Any) -> None:
     base = _base(layer)
     for adapter in layer.active_adapters:
         base.weight.data = base.weight.data + layer.get_delta_weight(adapter)
-    _put(network, name, base)
-
-
-def _put(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
+    put(network, name, base)

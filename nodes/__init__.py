@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import ComfyExtension, io
 
+from ..darkminer.libraries import broken
 from .attack import AttackErasure
 from .bank import DarkMinerVocabularyBank
 from .chase import DarkMinerChase
@@ -18,6 +21,8 @@ from .mine import MineEmbedding
 from .rounds import DarkMinerRoundClose, DarkMinerRoundOpen
 from .save_lora import SaveErasureLoRA
 from .verify import VerifyDeltaCLIP
+
+log = logging.getLogger(__name__)
 
 NODES: list[type[io.ComfyNode]] = [
     ImagePoolBuilder,
@@ -42,4 +47,6 @@ class DarkMinerExtension(ComfyExtension):
     """What the host asks for the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        for sentence in broken():
+            log.warning("Dark Miner: %s", sentence)
         return NODES
