@@ -84,6 +84,11 @@ class _ValueUp(nn.Module):
         return nn.functional.pad(nn.functional.linear(x, self.weight), around)
 
 
+def _product_norm(down: Tensor, up: Tensor) -> Tensor:
+    """``|up @ down|^2`` by the two small Gram matrices, ``[rank, rank]`` each."""
+    return ((up.mT @ up) * (down @ down.mT)).sum()
+
+
 class Adapters:
     """The LoRA layers inside one network.
 
@@ -102,6 +107,7 @@ class Adapters:
         self._network, self._layers = network, layers
         self._rows = rows
         self._closed: dict[str, Tensor] = {}
+        self._size: float | None = None  # |W|, once known
         self.rank, self.alpha = rank, alpha
         self._on = True
 
@@ -156,6 +162,26 @@ class Adapters:
     def parameters(self) -> list[nn.Parameter]:
         """The adapters' own tensors, and nothing else."""
         return [p for name in self._layers for p in self._pair(name)]
+
+    @torch.no_grad()
+    def growth(self) -> float:
+        """How large what the adapters add is beside the weights it is added to.
+
+        ``|dW| / |W|`` in Frobenius norms over the trained rows of all layers together, where
+        ``dW = alpha / rank * up @ down``; infinite for an adapter that is not finite.
+        """
+        added = torch.stack([_product_norm(*self._pair(n)) for n in self._layers]).sum()
+        if self._size is None:
+            weights = [self._weight(n).float().square().sum() for n in self._layers]
+            self._size = float(torch.stack(weights).sum().sqrt())
+        ratio = float(added.sqrt()) * self.alpha / self.rank / max(self._size, 1e-12)
+        return ratio if math.isfinite(ratio) else math.inf
+
+    def _weight(self, name: str) -> Tensor:
+        """The frozen weight's rows that a layer's adapter writes to."""
+        weight: Tensor = self._layers[name].get_base_layer().weight  # type: ignore[assignment]
+        rows = self._rows.get(name)
+        return weight if rows is None else weight[rows.start : rows.stop]
 
     def confine(self, closed: Mapping[str, Tensor]) -> None:
         """Close directions of some layers' inputs: ``down`` is orthogonal to them from now on.

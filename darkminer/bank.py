@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .adapter import Adapters
+from .blank import require_direction
 from .config import BankConfig
 from .errors import DarkMinerError
 from .finite import finite_features, in_stage
@@ -93,7 +94,9 @@ def build_bank(
         features.append(encode(shown))
         report(StepReport("bank", 0, stop, total, images=shown[:4]))
     feature = torch.cat(features).view(len(prompts), n, -1)
-    keep = ~shows_concept(feature, encode(pool.first(_POOL_IMAGES)), config)
+    concept = encode(pool.first(_POOL_IMAGES))
+    require_direction(concept, feature)
+    keep = ~shows_concept(feature, concept, config)
     keep[:always] = True
     made = torch.cat(latents).view(len(prompts), n, *model.latent_shape)
     kept = [i for i, k in enumerate(keep.tolist()) if k]

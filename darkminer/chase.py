@@ -93,7 +93,7 @@ def chase(
     reach = reachable_norm(anchor, embeddings.text_tokens())
     repeats = bool(context_layers(model, adapters.names))
     optimizer = make_optimizer(config, adapters.parameters())
-    trace = LossTrace("chase", embeddings.round)
+    trace = LossTrace("chase", embeddings.round, growth=adapters.growth)
     past: list[Place] = []
     for step in range(config.steps):
         set_lr(optimizer, config, step)

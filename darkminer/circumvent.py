@@ -100,7 +100,7 @@ def circumvent(
         sources.append(_BankTerm(model, adapters, bank, config, config.bank_weight, seed, round_))
     parameters = adapters.parameters()
     optimizer = make_optimizer(config, parameters)
-    trace = LossTrace("circumvent", round_)
+    trace = LossTrace("circumvent", round_, growth=adapters.growth)
 
     def plan(step: int) -> list[_Plan]:
         erasing = _plan_erasing(model, embeddings, anchor, config, gen)

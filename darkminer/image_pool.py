@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .blank import require_draws, require_noise_matters
 from .errors import DarkMinerError
 from .finite import in_stage
 from .rng import generator
@@ -45,10 +46,14 @@ def build_pool(
     Args:
         context: the prompt's context, ``[1, L, D]``.
         template: the prompt with ``*`` in the concept's place.
+
+    Raises:
+        DarkMinerError: if the model draws the same whatever the prompt, or whatever the noise.
     """
     if size < 1:
         raise DarkMinerError(f"The pool size is {size}: ask for at least 1 picture.")
     noise = seeded_noise(model, size, generator(seed, 0, "pool"))
+    require_draws(model, context[0], noise[:1])
     latents, images = [], []
     for start in range(0, size, model.batch):
         part = noise[start : start + model.batch]
@@ -57,6 +62,7 @@ def build_pool(
         latents.append(made)
         images.append((shown * 255.0).round().to(torch.uint8))
         report(StepReport("pool", 0, start + len(part), size, images=shown[:4]))
+    require_noise_matters(torch.cat(images))
     return ImagePool(
         torch.cat(latents), torch.cat(images), concept, prompt, seed, model.fingerprint,
         family=model.family, latent_format=model.latent_format, template=template,

@@ -15,7 +15,7 @@ from .finite import TEXT_ENCODER, finite, in_stage
 from .image_pool import check_pool
 from .losses import mining_loss
 from .merged import with_merged_adapters
-from .optim import LossTrace, make_optimizer, require_settled, set_lr
+from .optim import LossTrace, make_optimizer, require_fallen, require_settled, set_lr
 from .rng import generator
 from .types import (
     DiffusionModel,
@@ -69,7 +69,7 @@ def mine(
 
     Raises:
         DarkMinerError: if the pool does not fit the settings or the model.
-        DivergedError: if the loss is not finite.
+        DivergedError: if a loss is not finite, or ended far above its start.
     """
     check_pool(pool, config.images, model)
     gen = generator(seed, round_, "mine")
@@ -95,6 +95,7 @@ def mine(
         trace.add(loss)
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
+    require_fallen(trace.values, "mine", round_)
     require_settled(context, "mine", round_, config.steps)
     found = context.detach().float().cpu()
     embeddings = tuple(
@@ -143,6 +144,7 @@ def mine_tokens(
         trace.add(loss)
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
+    require_fallen(trace.values, "mine", round_)
     require_settled(tokens, "mine", round_, config.steps)
     found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
              zip(tokens.detach(), indices.tolist(), strict=True)]  # fmt: skip

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from .adapter import Adapters
+from .blank import require_direction, require_prompt_matters
 from .config import VerifyConfig
 from .finite import finite_features, in_stage
 from .rng import generator
@@ -61,6 +63,40 @@ def mean_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
     return delta_score(target, origin, concept.mean(0).expand(len(target), 1, -1))
 
 
+@dataclass(frozen=True)
+class Gauge:
+    """What verdicts are measured by: made once, the same in every round of a run.
+
+    Attributes:
+        threshold: tau, a number.
+        concept: features of the pool's images whose mean stands for the concept, ``[p, F]``; None
+            where scores are against pairs.
+    """
+
+    threshold: float
+    concept: Tensor | None = None
+
+
+def make_gauge(
+    model: DiffusionModel,
+    encode: ImageEncoder,
+    reference: Tensor,
+    pool: ImagePool,
+    config: VerifyConfig,
+    *,
+    seed: int,
+    adapters: Adapters | None = None,
+) -> Gauge:
+    """The gauge of a run's verdicts; arguments as of :func:`verify`."""
+    encode = finite_features(encode)
+    threshold = config.threshold
+    if threshold == "auto":
+        off = adapters.off() if adapters is not None else nullcontext()
+        threshold, _ = calibrate(model, encode, reference, pool, config, seed=seed, off=off)
+    means = config.against == "means"
+    return Gauge(threshold, encode(pool.first(_MEAN_IMAGES)) if means else None)
+
+
 @in_stage("verify")
 def verify(
     model: DiffusionModel,
@@ -73,6 +109,7 @@ def verify(
     seed: int,
     round_: int,
     adapters: Adapters | None = None,
+    gauge: Gauge | None = None,
     report: Report = silent,
 ) -> Verdict:
     """Score every embedding on pictures by the model as it stands.
@@ -83,9 +120,11 @@ def verify(
         encode: images ``[B, H, W, 3]`` -> features ``[B, F]``.
         reference: context of the reference prompt ("a photo"), ``[1, L, D]``.
         adapters: the model's adapters; switched off while ``threshold = "auto"`` calibrates.
+        gauge: the run's; None makes it here.
 
     Raises:
         NotFiniteError: if latents, pictures or features are not finite; names what gave them.
+        DarkMinerError: if pictures do not depend on the prompt, or features on the picture.
     """
     encode = finite_features(encode)
     gen = generator(seed, round_, "verify")
@@ -96,21 +135,25 @@ def verify(
     report(StepReport("verify", round_, 1, 2, images=x_r[:4]))
     x_c = _pictures(model, contexts, noise[: m * draws])
     report(StepReport("verify", round_, 2, 2, images=x_c[:4]))
-    if config.against == "means":
-        scores = mean_score(encode(x_c), encode(x_r), encode(pool.first(_MEAN_IMAGES)))
+    if not all(torch.equal(c, reference[0].to(c)) for c in contexts):
+        require_prompt_matters(x_c, x_r[: m * draws])
+    gauge = gauge or make_gauge(
+        model, encode, reference, pool, config, seed=seed, adapters=adapters
+    )
+    made, origin = encode(x_c), encode(x_r)
+    if gauge.concept is not None:
+        wanted = gauge.concept
+        scores = mean_score(made, origin, wanted)
     else:
         wanted = torch.stack(
             [encode(pool.floats(_indices(e, pool, config, gen))) for e in embeddings]
         ).repeat_interleave(draws, 0)
-        scores = delta_score(encode(x_c), encode(x_r), wanted)
+        scores = delta_score(made, origin, wanted)
+    require_direction(wanted, torch.cat([origin, made]))
     scores = scores.view(m, draws).mean(1)
-    threshold = config.threshold
-    if threshold == "auto":
-        off = adapters.off() if adapters is not None else nullcontext()
-        threshold, _ = calibrate(model, encode, reference, pool, config, seed=seed, off=off)
     values = tuple(float(s) for s in scores)
     return Verdict(
-        values, threshold, max(values) > threshold, x_c[::draws].clone(),
+        values, gauge.threshold, max(values) > gauge.threshold, x_c[::draws].clone(),
         x_r[: m * draws : draws].clone(),
     )  # fmt: skip
 
@@ -143,6 +186,7 @@ def calibrate(
         anchors = encode(_pictures(model, [reference[0]] * (2 * n), noise))
     order = torch.randperm(len(pool), generator=gen)
     concept = encode(pool.floats(order[: 2 * n].tolist()))
+    require_direction(concept, anchors)
     half = max(1, min(n, len(concept) // 2))
     wanted = concept[half:] if len(concept) > half else concept
     if config.against == "means":

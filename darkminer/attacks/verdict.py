@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..adapter import Adapters
+from ..blank import require_draws
 from ..config import VerifyConfig
 from ..contexts import with_word
 from ..errors import DarkMinerError
@@ -108,13 +109,15 @@ def attack_verdict(
         text: where a token can be learnt (textual inversion); None leaves that attack out.
 
     Raises:
-        DarkMinerError: if the pool does not fit, or there is no attack to run.
+        DarkMinerError: if the pool does not fit, there is no attack to run, or the model draws
+            nothing.
         DivergedError: if an attack's loss is not finite.
     """
     encode = finite_features(encode)
     check_pool(pool, 2, model)
     if text is None and not config.vectors:
         raise DarkMinerError("A verdict by attack needs a CLIP, or context vectors to learn.")
+    require_draws(model, anchor[0], seeded_noise(model, 1, generator(seed, 0, "attack.draws")))
     threshold, separation = calibrate(
         model, encode, anchor, pool, _AGAINST_MEANS, seed=seed, off=adapters.off()
     )

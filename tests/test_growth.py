@@ -1,0 +1,100 @@
+"""Trainings that ran away end as errors with a remedy, never as a LoRA."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from dark_miner.darkminer.chase import chase
+from dark_miner.darkminer.circumvent import circumvent
+from dark_miner.darkminer.config import PAPER, CircumventConfig, MineConfig
+from dark_miner.darkminer.errors import DivergedError
+from dark_miner.darkminer.loop import erase, new_adapters
+from dark_miner.darkminer.mine import mine
+from dark_miner.darkminer.optim import GROWTH_LIMIT, LossTrace, require_fallen
+from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
+
+from . import test_chase as chased
+from . import toy
+from .test_loop import QUICK, start
+
+WILD = CircumventConfig(rank=2, alpha=2.0, steps=60, images=1, lr=100.0, lr_late=10.0)
+
+
+def randomised(model, scale=1.0, alpha=3.0):
+    adapters = new_adapters(model, CircumventConfig(rank=2, alpha=alpha), seed=0)
+    gen = torch.Generator().manual_seed(4)
+    for p in adapters.parameters():
+        p.data = torch.randn(p.shape, generator=gen) * scale
+    return adapters
+
+
+def test_growth_is_the_products_norm_beside_the_weights():
+    model = toy.model()
+    adapters = randomised(model)
+    state, added, weights = adapters.state(), 0.0, 0.0
+    for name in adapters.names:
+        added += float((3.0 / 2 * state.up[name] @ state.down[name]).square().sum())
+        layer = model.network.get_submodule(name)
+        weights += float(layer.base_layer.weight.square().sum())
+    assert adapters.growth() == pytest.approx((added / weights) ** 0.5, rel=1e-5)
+    assert new_adapters(toy.model(), QUICK.circumvent, seed=0).growth() == 0.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_adapters_that_are_not_finite_have_grown_without_bounds(value):
+    adapters = randomised(toy.model())
+    adapters.parameters()[0].data[0, 0] = value
+    trace = LossTrace("circumvent", 2, growth=adapters.growth)
+    trace.add(torch.tensor(1.0))
+    with pytest.raises(DivergedError, match="circumvent stage of round 2 diverged at step 1"):
+        trace.flush()
+
+
+def test_a_learning_rate_of_100_gives_no_lora():
+    model = toy.model()
+    adapters = new_adapters(model, WILD, seed=0)
+    entries = (MinedEmbedding(toy.context(1)[0], 0, source="concept"),)
+    with pytest.raises(DivergedError, match="times the weights .* lower its learning rate"):
+        circumvent(
+            model, adapters, EmbeddingPool(entries), toy.context(0), WILD, seed=0
+        )
+    before = {k: v.clone() for k, v in toy.model().network.state_dict().items()}
+    model = toy.model()
+    with pytest.raises(DivergedError, match="learning rate"):
+        erase(
+            model, toy.encode, toy.pool(), toy.context(0), replace(QUICK, start=WILD), seed=0,
+            start=start(),
+        )  # fmt: skip
+    assert all(torch.equal(before[k], v) for k, v in model.network.state_dict().items())
+
+
+def test_a_chase_that_ran_away_gives_no_lora():
+    model = toy.model()
+    adapters = new_adapters(model, QUICK.circumvent, seed=0)
+    config = replace(chased.QUICK, steps=40, lr=100.0, lr_late=100.0)
+    with pytest.raises(DivergedError, match="chase stage of round 0"):
+        chase(
+            model, adapters, chased.start(), toy.pool(), toy.context(9), config,
+            QUICK.start, seed=0,
+        )  # fmt: skip
+
+
+def test_the_papers_rates_stay_far_below_the_limit():
+    model = toy.model()
+    config = replace(PAPER.circumvent, rank=2, alpha=2.0, steps=400, images=2)
+    adapters = new_adapters(model, config, seed=0)
+    circumvent(model, adapters, start(), toy.context(0), config, seed=0)
+    assert 0.0 < adapters.growth() < GROWTH_LIMIT / 5
+
+
+def test_mining_that_ran_away_is_not_taken_for_nothing_found():
+    config = MineConfig(length=3, images=2, batch=2, steps=60, lr=1e4, lr_late=1e4, clip=1e4)
+    with pytest.raises(DivergedError, match="mine stage of round 1 .*loss has risen"):
+        mine(toy.model(), toy.pool(), toy.context(0), config, seed=0, round_=1)
+
+
+def test_a_loss_may_waver_but_not_rise_tenfold():
+    require_fallen([1.0, 50.0] * 30, "mine", 1)
+    require_fallen([1.0] * 20 + [90.0] * 19, "mine", 1)
+    with pytest.raises(DivergedError, match="risen from 1 to 11"):
+        require_fallen([1.0] * 20 + [11.0] * 20, "mine", 1)
