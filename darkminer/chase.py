@@ -58,6 +58,7 @@ def chase(
     text: TextSpace | None = None,
     bank: KeepBank | None = None,
     keep: Sequence[Tensor] = (),
+    kept: dict[int, KeepBank] | None = None,
     report: Report = silent,
 ) -> CircumventResult:
     """Train ``adapters`` in place against embeddings that keep mining.
@@ -68,7 +69,7 @@ def chase(
         pictures: how many pictures the original model makes of a context that has none, and what
             the user's keep prompts weigh, and whether they are kept exactly.
         text: where tokens speak; None leaves the tokens out.
-        bank, keep: contexts to keep, as in :func:`~.circumvent.circumvent`.
+        bank, keep, kept: contexts to keep, as in :func:`~.circumvent.circumvent`.
 
     Returns:
         the pool with every attacker's last place added, and the erasing loss of each step.
@@ -85,7 +86,7 @@ def chase(
     template = text.template if text is not None else ""
     ground = Ground(model, adapters, embeddings, pool, anchor, template, config, gen)
     sources: list[_Kept | _Bystanders] = [
-        *_kept(model, adapters, bank, keep, config, pictures, seed, embeddings.round)
+        *_kept(model, adapters, bank, keep, config, pictures, seed, embeddings.round, kept)
     ]
     if bank is not None and len(bank) and config.bystanders:
         sources.append(_Bystanders(model, adapters, ground, bank, config, gen))
@@ -245,11 +246,12 @@ def _kept(
     pictures: CircumventConfig,
     seed: int,
     round_: int,
+    made: dict[int, KeepBank] | None,
 ) -> list[_Kept]:
     """What must stay: the user's prompts, each alike, and the bank by its drift."""
     sources = []
     if keep and pictures.keep_weight > 0:
-        named = keep_bank(model, adapters, keep, pictures, seed)
+        named = keep_bank(model, adapters, keep, pictures, seed, made)
         even = replace(config, bank_uniform=1.0, bank_weight=pictures.keep_weight)
         gen = generator(seed, round_, "chase.keep")
         sources.append(_Kept(model, adapters, named, even, gen))

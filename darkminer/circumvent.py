@@ -65,6 +65,7 @@ def circumvent(
     *,
     seed: int,
     keep: Sequence[Tensor] = (),
+    kept: dict[int, KeepBank] | None = None,
     bank: KeepBank | None = None,
     report: Report = silent,
 ) -> CircumventResult:
@@ -76,6 +77,7 @@ def circumvent(
         anchor: context of c0, ``[1, L0, D]``.
         keep: contexts ``[1, L, D]`` the user wants unchanged; one preserving term on each one's
             pictures.
+        kept: what this run has made of ``keep`` so far, see :func:`keep_bank`.
         bank: contexts to keep, drawn by measured drift; used when ``config.bank_weight`` > 0.
 
     Raises:
@@ -93,9 +95,9 @@ def circumvent(
     if keep and config.keep_exact > 0:
         keep_exactly(model, adapters, keep, config.keep_exact)
     if keep and config.keep_weight > 0:
-        kept = keep_bank(model, adapters, keep, config, seed)
+        named = keep_bank(model, adapters, keep, config, seed, kept)
         uniform = replace(config, bank_uniform=1.0)
-        sources.append(_BankTerm(model, adapters, kept, uniform, config.keep_weight, seed, round_))
+        sources.append(_BankTerm(model, adapters, named, uniform, config.keep_weight, seed, round_))
     if bank is not None and len(bank) and config.bank_weight > 0:
         sources.append(_BankTerm(model, adapters, bank, config, config.bank_weight, seed, round_))
     parameters = adapters.parameters()
@@ -299,9 +301,17 @@ def keep_bank(
     keep: Sequence[Tensor],
     config: CircumventConfig,
     seed: int,
+    kept: dict[int, KeepBank] | None = None,
 ) -> KeepBank:
-    """The user's keep contexts as a bank, with pictures of each by the original model."""
-    contexts = tuple(row for c in keep for row in c.detach().float().cpu())
-    with adapters.off():
-        made = pictures_each(model, contexts, config.images, generator(seed, 0, "keep"))
-    return KeepBank(contexts, made, ("keep",) * len(contexts))
+    """The user's keep contexts as a bank, with pictures of each by the original model.
+
+    Args:
+        kept: banks of this run by their pictures per context; what is there is not made again.
+    """
+    kept = kept if kept is not None else {}
+    if config.images not in kept:
+        contexts = tuple(row for c in keep for row in c.detach().float().cpu())
+        with adapters.off():
+            made = pictures_each(model, contexts, config.images, generator(seed, 0, "keep"))
+        kept[config.images] = KeepBank(contexts, made, ("keep",) * len(contexts))
+    return kept[config.images]

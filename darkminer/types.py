@@ -244,6 +244,10 @@ class EmbeddingPool:
         record = RoundRecord(self.round, verdict.scores, verdict.threshold, verdict.verified)
         return replace(self, entries=(*self.earlier(), *kept), history=(*self.history, record))
 
+    def looked_at(self, judged: EmbeddingPool) -> EmbeddingPool:
+        """The pool as it is, with the record of a verification that no circumventing followed."""
+        return replace(self, history=judged.history)
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -62,11 +62,15 @@ class AttackErasure(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "limit", default=0.15, min=0.0, max=1.0, step=0.01, optional=True,
-                    tooltip="verified is true, the concept still there, above this share.",
+                    tooltip="The concept counts as still there above this share.",
                 ),
             ],
             outputs=[
-                io.Boolean.Output(display_name="verified", tooltip="Whether to go on erasing."),
+                io.Boolean.Output(
+                    display_name="still_there",
+                    tooltip="True: an attack gets the concept in more pictures than limit, go on "
+                    "erasing. False: none does.",
+                ),
                 io.Float.Output(
                     display_name="success", tooltip="The best attack's share of pictures."
                 ),

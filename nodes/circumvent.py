@@ -10,6 +10,7 @@ from comfy_api.latest import io
 
 from ..darkminer.circumvent import CircumventResult, circumvent
 from ..darkminer.lora_file import LoraDict
+from ..darkminer.outcome import is_empty, nothing_found
 from . import inputs, sockets
 from .erasing import lora_of
 from .host import context_of
@@ -68,11 +69,14 @@ class CircumventLoRA(io.ComfyNode):
                 ),
                 config=config, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
-                done = circumvent(
-                    session, adapters, embeddings, context_of(anchor, NODE, "anchor"), config,
-                    seed=seed, keep=inputs.keep_contexts(keep, NODE), bank=bank,
-                    report=Progress(),
-                )  # fmt: skip
+                if nothing_found(embeddings):  # Round: Close then wants a LoRA all the same
+                    done = CircumventResult(embeddings, [])
+                else:
+                    done = circumvent(
+                        session, adapters, embeddings, context_of(anchor, NODE, "anchor"), config,
+                        seed=seed, keep=inputs.keep_contexts(keep, NODE), bank=bank,
+                        report=Progress(),
+                    )  # fmt: skip
                 trained = lora_of(session, adapters.state(), done.embeddings, asdict(config), seed)
         return training_output(model, trained, done)
 
@@ -92,4 +96,5 @@ def training_outputs() -> list:
 def training_output(model: Any, trained: LoraDict, done: CircumventResult) -> io.NodeOutput:
     """The values of :func:`training_outputs`."""
     loss = {"loss": [torch.tensor(v) for v in done.losses]}
-    return io.NodeOutput(apply_lora(model, trained), trained, done.embeddings, loss)
+    erased = model if is_empty(trained) else apply_lora(model, trained)
+    return io.NodeOutput(erased, trained, done.embeddings, loss)

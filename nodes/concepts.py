@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import concept_prompt
 from ..darkminer.lora_file import combine
+from ..darkminer.outcome import is_empty
 from ..darkminer.words import split_words
 from . import inputs, sockets
 from .erasing import run_erasure
@@ -48,7 +49,8 @@ class EraseConcepts(io.ComfyNode):
                 ),
                 sockets.Lora.Output(
                     display_name="loras", is_output_list=True,
-                    tooltip="One erasure per concept; a node behind it runs for each.",
+                    tooltip="One erasure per concept of which anything was found; a node behind it "
+                    "runs for each.",
                 ),
                 io.Image.Output(
                     display_name="reports", is_output_list=True,
@@ -96,9 +98,12 @@ class EraseConcepts(io.ComfyNode):
                     negative=negative_prompt, seed=seed, exclude=exclude, sampling=sampling,
                     keep=keep, report=report,
                 )  # fmt: skip
-                erased = apply_lora(erased, lora)
+                if not done.outcome.empty:
+                    erased = apply_lora(erased, lora)
                 loras.append(lora)
                 reports.append(report_picture(done))
+            # What nothing was found of has no LoRA to save; its report says so.
+            loras = [lora for lora in loras if not is_empty(lora)] or loras[:1]
             combined = combine(loras) if len(loras) > 1 else loras[0]
         return io.NodeOutput(erased, combined, loras, reports)
 

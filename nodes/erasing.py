@@ -6,6 +6,7 @@ give the same LoRA for the same seed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,7 @@ from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import check_origin
 from ..darkminer.loop import Erasure, erase
 from ..darkminer.lora_file import LoraDict, metadata, to_state_dict
+from ..darkminer.outcome import with_outcome
 from ..darkminer.rng import generator
 from ..darkminer.types import (
     DiffusionModel,
@@ -41,6 +43,8 @@ from ..darkminer.types import (
 from .continuing import first_embeddings, without_opening
 from .host import context_of, training_session
 from .host_text import TextEncoder, conditioning, contexts, speaks, vocabulary
+
+log = logging.getLogger(__name__)
 
 
 def words_left(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> list[str]:
@@ -204,7 +208,9 @@ def run_erasure(
             keep=keep, state=state, text=text_space(clip, pool, exclude) if tokens else None,
             report=report, on_round=on_round,
         )  # fmt: skip
-        return done, lora_of(session, done.adapters, done.embeddings, config, seed)
+        lora = lora_of(session, done.adapters, done.embeddings, config, seed)
+    log.info("%s", done.outcome.words)
+    return done, with_outcome(lora, done.embeddings, done.outcome)
 
 
 def lora_of(

@@ -53,7 +53,14 @@ class DarkMinerLoop(io.ComfyNode):
                 io.Int.Output(
                     display_name="rounds", tooltip="Rounds that mined, of earlier runs as well."
                 ),
-                io.Float.Output(display_name="score", tooltip="Highest score of the last round."),
+                io.Float.Output(
+                    display_name="score",
+                    tooltip="Highest score of the last verification, which looks at the model that "
+                    "is handed on; the concept is gone where it is not above the threshold.",
+                ),
+                io.String.Output(
+                    display_name="summary", tooltip="What has come of it, in words."
+                ),
             ],
         )  # fmt: skip
 
@@ -81,8 +88,9 @@ class DarkMinerLoop(io.ComfyNode):
                 embeddings=embeddings, opening=opens(opening, lora, embeddings), report=Progress(),
             )  # fmt: skip
         return io.NodeOutput(
-            apply_lora(model, trained), trained, done.embeddings, report_picture(done),
-            done.embeddings.round, done.score,
+            model if done.outcome.empty else apply_lora(model, trained), trained,
+            done.embeddings, report_picture(done), done.embeddings.round, done.score,
+            done.outcome.words,
         )  # fmt: skip
 
 

@@ -3,20 +3,26 @@
 What stands between the two is one round: mine, verify, circumvent, and any other node. The close
 node repeats it by node expansion: it copies the body into a new piece of graph that starts from
 this round's LoRA and embeddings, handed on as links, until verification says no or the rounds are
-spent. What hangs off the body without leading to the close node (a preview, say) shows round 1.
+spent. Then it copies the body once more, to mine and to verify without training: the score is that
+of the erasure which is handed on. What hangs off the body without leading to the close node (a
+preview, say) shows round 1.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder, is_link
 
-from ..darkminer.errors import DarkMinerError
+from ..darkminer.lora_file import LoraDict
+from ..darkminer.outcome import is_empty, nothing_found, outcome_of, with_outcome
 from ..darkminer.types import EmbeddingPool
 from . import sockets
+
+log = logging.getLogger(__name__)
 
 OPEN, CLOSE = "DarkMinerRoundOpen", "DarkMinerRoundClose"
 
@@ -26,8 +32,20 @@ class RoundState:
     """What the close node must know of the round it closes."""
 
     lora: Any
+    embeddings: EmbeddingPool
     done: int
     max_rounds: int
+
+    @property
+    def last(self) -> bool:
+        """Whether it only looks at what the rounds have made, and trains nothing."""
+        return self.done >= self.max_rounds
+
+    def trains(self, there: bool, judged: EmbeddingPool) -> bool:
+        """Whether CircumventLoRA is asked for: to train, or for a LoRA where there is none yet."""
+        if self.last:
+            return False
+        return there or (self.lora is None and nothing_found(judged))
 
 
 class DarkMinerRoundOpen(io.ComfyNode):
@@ -63,8 +81,8 @@ class DarkMinerRoundOpen(io.ComfyNode):
 
     @classmethod
     def execute(cls, max_rounds, embeddings=None, lora=None, done=0):
-        state = RoundState(lora, done, max_rounds)
-        return io.NodeOutput(state, lora, embeddings or EmbeddingPool())
+        embeddings = embeddings or EmbeddingPool()
+        return io.NodeOutput(RoundState(lora, embeddings, done, max_rounds), lora, embeddings)
 
 
 class DarkMinerRoundClose(io.ComfyNode):
@@ -74,11 +92,13 @@ class DarkMinerRoundClose(io.ComfyNode):
             node_id=CLOSE,
             display_name="Round: Close",
             category="DarkMiner",
-            description="Closes a round: repeats it while verification says yes.",
+            description="Closes a round: repeats it while the concept is still there.",
             inputs=[
                 sockets.Round.Input("round", tooltip="From Round: Open."),
                 io.Boolean.Input(
-                    "verified", force_input=True, tooltip="From VerifyDeltaCLIP: whether to go on."
+                    "verified", display_name="still_there", force_input=True,
+                    tooltip="From VerifyDeltaCLIP or AttackErasure: true while the concept is "
+                    "still there, which asks for another round.",
                 ),
                 io.Float.Input(
                     "score", force_input=True, tooltip="From VerifyDeltaCLIP: the round's score."
@@ -87,17 +107,25 @@ class DarkMinerRoundClose(io.ComfyNode):
                     "judged", tooltip="The embeddings of VerifyDeltaCLIP."
                 ),
                 sockets.Lora.Input(
-                    "lora", lazy=True, tooltip="From CircumventLoRA; only made when verified."
+                    "lora", lazy=True, tooltip="From CircumventLoRA; only made when still there."
                 ),
                 sockets.Embeddings.Input(
-                    "embeddings", lazy=True, tooltip="From CircumventLoRA; only made when verified."
+                    "embeddings", lazy=True,
+                    tooltip="From CircumventLoRA; only made when still there.",
                 ),
             ],
             outputs=[
                 sockets.Lora.Output(display_name="lora", tooltip="The erasure."),
                 sockets.Embeddings.Output(display_name="embeddings", tooltip="What was found."),
                 io.Int.Output(display_name="rounds", tooltip="Rounds that mined."),
-                io.Float.Output(display_name="score", tooltip="Highest score of the last round."),
+                io.Float.Output(
+                    display_name="score",
+                    tooltip="Highest score of the last verification, which looks at the LoRA that "
+                    "is handed on.",
+                ),
+                io.String.Output(
+                    display_name="summary", tooltip="What has come of it, in words."
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             enable_expand=True,
@@ -105,22 +133,22 @@ class DarkMinerRoundClose(io.ComfyNode):
 
     @classmethod
     def check_lazy_status(cls, round, verified, score, judged, lora=None, embeddings=None):
-        return ["lora", "embeddings"] if verified else []
+        return ["lora", "embeddings"] if round.trains(verified, judged) else []
 
     @classmethod
     def execute(cls, round, verified, score, judged, lora=None, embeddings=None):
-        rounds = round.done + 1
-        if not verified:
-            if round.lora is None:
-                raise DarkMinerError(
-                    f"{CLOSE}: nothing was mined that produces the concept, so there is nothing to "
-                    "erase: check the pool's pictures, or lower the threshold of VerifyDeltaCLIP."
-                )
-            return io.NodeOutput(round.lora, judged, rounds, score)
-        if rounds >= round.max_rounds:
-            return io.NodeOutput(lora, embeddings, rounds, score)
-        graph, last = next_round(cls.hidden.dynprompt, cls.hidden.unique_id, rounds)
-        return io.NodeOutput(*(last.out(i) for i in range(4)), expand=graph.finalize())
+        if verified and not round.last:
+            graph, last = next_round(cls.hidden.dynprompt, cls.hidden.unique_id, round.done + 1)
+            return io.NodeOutput(*(last.out(i) for i in range(5)), expand=graph.finalize())
+        made = round.lora if round.lora is not None else lora or {}
+        found = round.embeddings.looked_at(judged) if round.last else judged
+        outcome = outcome_of(found, verified, score, is_empty(made), judged.round)
+        log.info("%s: %s", CLOSE, outcome.words)
+        rounds = round.done if round.last else round.done + 1
+        return io.NodeOutput(
+            with_outcome(LoraDict(made, getattr(made, "metadata", {})), found, outcome), found,
+            rounds, score, outcome.words,
+        )  # fmt: skip
 
 
 def next_round(dynprompt: Any, close_id: str, done: int) -> tuple[GraphBuilder, Any]:

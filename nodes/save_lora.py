@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.lora_file import LoraDict, file_stem, for_diffusers, save_lora
+from ..darkminer.outcome import require_work
 from . import sockets
 from .host_run import named, output_file, save_picture
 
@@ -37,15 +38,22 @@ class SaveErasureLoRA(io.ComfyNode):
                     "image", optional=True,
                     tooltip="Saved beside the file under its name, for LoRA managers to show.",
                 ),
+                io.Boolean.Input(
+                    "save_empty", default=False, optional=True,
+                    tooltip="Also save a LoRA that changes nothing, because nothing was found to "
+                    "erase. Off: that is an error that says what to check.",
+                ),
             ],
             outputs=[io.String.Output(display_name="path", tooltip="The file that was written.")],
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, lora, filename_prefix, format="kohya", image=None):
+    def execute(cls, lora, filename_prefix, format="kohya", image=None, save_empty=False):
         with named(NODE):
+            if not save_empty:
+                require_work(lora)
             if not lora:
-                raise DarkMinerError("lora is empty: connect the LoRA of an erasure.")
+                raise DarkMinerError("lora holds no layers: connect the LoRA of an erasure.")
             lora = LoraDict(lora, getattr(lora, "metadata", {}))
             concept = file_stem(lora.metadata.get("darkminer_concept", ""))
             path = output_file(filename_prefix.replace("%concept%", concept))

@@ -115,7 +115,11 @@ class VerifyDeltaCLIP(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Boolean.Output(display_name="verified", tooltip="Whether to circumvent."),
+                io.Boolean.Output(
+                    display_name="still_there",
+                    tooltip="True: an embedding still produces the concept (its score is above the "
+                    "threshold), go on erasing. False: nothing was found.",
+                ),
                 io.Float.Output(display_name="score", tooltip="The highest score."),
                 io.Image.Output(display_name="target", tooltip="Pictures from the embeddings."),
                 io.Image.Output(display_name="reference", tooltip="Pictures from the anchor."),

@@ -26,10 +26,10 @@ def start():
     return EmbeddingPool((MinedEmbedding(toy.context(1)[0], 0, source="concept"),))
 
 
-def run(config=QUICK, seed=0, **kwargs):
+def run(config=QUICK, seed=0, model=None, **kwargs):
     return erase(
-        toy.model(), toy.encode, toy.pool(), toy.context(0), config, seed=seed, start=start(),
-        **kwargs,
+        model or toy.model(), toy.encode, toy.pool(), toy.context(0), config, seed=seed,
+        start=start(), **kwargs,
     )  # fmt: skip
 
 
@@ -51,9 +51,10 @@ def test_stages_come_in_order():
         ("circumvent", 0),
         ("mine", 1), ("verify", 1), ("circumvent", 1),
         ("mine", 2), ("verify", 2), ("circumvent", 2),
+        ("mine", 3), ("verify", 3),
     ]  # fmt: skip
-    assert [h.round for h in done.embeddings.history] == [1, 2]
-    assert len(done.embeddings.entries) == 3
+    assert [h.round for h in done.embeddings.history] == [1, 2, 3]
+    assert len(done.embeddings.entries) == 3 and done.embeddings.round == 2
 
 
 def test_it_stops_when_verification_says_no():
