@@ -11,6 +11,19 @@ import pytest
 from dark_miner.benchmarks.hosted import ROOT, load_pack, script
 
 
+def pytest_collection_modifyitems(config, items):
+    """Of the ways to run a template leave out those that do not run by default."""
+    if "templates" in config.option.markexpr:
+        return
+    kept, left_out = [], []
+    for item in items:
+        mark = item.get_closest_marker("templates")
+        (kept if mark is None or mark.kwargs["by_default"] else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
 class Running:
     """A server with the pack in it."""
 

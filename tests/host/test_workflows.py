@@ -1,7 +1,6 @@
 """Every workflow on a real server: both formats agree, all validate, the demo ones run."""
 
 import asyncio
-import copy
 import importlib
 import json
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import script
+from .frontend import to_api, with_values
 
 ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "workflows" / "api"
@@ -68,42 +68,6 @@ def ask(server, question):
 @pytest.fixture(scope="module")
 def definitions(server):
     return ask(server, lambda client: client.object_info())
-
-
-def widget_names(definition):
-    """The node's widgets in the browser's order, seeds followed by their control."""
-    for kind in ("required", "optional"):
-        for name, spec in definition["input"].get(kind, {}).items():
-            options = spec[1] if len(spec) > 1 else {}
-            scalar = isinstance(spec[0], list) or spec[0] in (
-                "INT",
-                "FLOAT",
-                "STRING",
-                "BOOLEAN",
-                "COMBO",
-            )
-            if not scalar or options.get("forceInput"):
-                continue
-            yield name
-            named_seed = name in ("seed", "noise_seed")
-            if spec[0] == "INT" and options.get("control_after_generate", named_seed):
-                yield None
-
-
-def to_api(graph, definitions):
-    """What the browser queues for a UI-format graph."""
-    links = {row[0]: [str(row[1]), row[2]] for row in graph["links"]}
-    prompt = {}
-    for node in graph["nodes"]:
-        if node["type"] in ("Note", "MarkdownNote") or node["mode"] in (2, 4):
-            continue
-        names = list(widget_names(definitions[node["type"]]))
-        values = node["widgets_values"]
-        assert len(names) == len(values), node["type"]
-        inputs = {n: v for n, v in zip(names, values, strict=True) if n is not None}
-        linked = {i["name"]: links[i["link"]] for i in node["inputs"] if i["link"] is not None}
-        prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs | linked}
-    return prompt
 
 
 def bare(prompt):
@@ -208,7 +172,7 @@ def test_the_server_accepts_it(server, name):
     assert failed and "Loader" in failed[0]
 
 
-FEW = {
+FEW = {  # hardly any steps, and a verification that always says to go on
     "size": 6,
     "sampling_steps": 2,
     "batch_size": 8,
@@ -223,23 +187,13 @@ FEW = {
 }
 
 
-def shortened(prompt):
-    """The same workflow with hardly any steps; its verification always says to go on."""
-    prompt = copy.deepcopy(prompt)
-    for node in prompt.values():
-        for field, value in FEW.items():
-            if field in node["inputs"] and not isinstance(node["inputs"][field], list):
-                node["inputs"][field] = value
-    return prompt
-
-
 def loras(output):
     return set((output / "loras").rglob("*.safetensors"))
 
 
 def run_short(server, name):
     """Run a demo workflow with few steps: its outputs by class and the LoRA file it wrote."""
-    prompt, before = shortened(read(API / f"{name}.json")), loras(server.output)
+    prompt, before = with_values(read(API / f"{name}.json"), FEW), loras(server.output)
     outputs = ask(server, lambda client: client.run(prompt))
     (written,) = loras(server.output) - before
     pictures = [
