@@ -6,10 +6,11 @@ the gallery's benchmark found best; what goes beyond the paper is off by default
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .errors import DarkMinerError
+from .errors import SettingError
 from .layers import LAYERS, Layers
 
 Optimizer = Literal["sgd", "adam"]
@@ -20,9 +21,11 @@ PRESERVED: tuple[Preserved, ...] = ("c0", "0c", "-c")
 
 
 def _require(ok: bool, owner: object, name: str, rule: str) -> None:
+    value = getattr(owner, name)
+    if isinstance(value, float) and not math.isfinite(value):
+        ok, rule = False, f"finite and {rule}"
     if not ok:
-        value = getattr(owner, name)
-        raise DarkMinerError(f"{type(owner).__name__}.{name} is {value!r}: it must be {rule}.")
+        raise SettingError(f"{type(owner).__name__}.{name}", value, rule)
 
 
 def _check_optimizer(config: MineConfig | CircumventConfig | ChaseConfig) -> None:

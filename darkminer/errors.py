@@ -19,6 +19,20 @@ def writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+class SettingError(DarkMinerError):
+    """A setting that breaks its rule; whoever shows it under another name can say so.
+
+    Args:
+        setting: dataclass and field, e.g. ``"MineConfig.lr"``.
+        value: what it was set to.
+        rule: what it must be, in words.
+    """
+
+    def __init__(self, setting: str, value: object, rule: str):
+        self.setting, self.value, self.rule = setting, value, rule
+        super().__init__(f"{setting} is {value!r}: it must be {rule}.")
+
+
 class DivergedError(RuntimeError):
     """A loss or a picture stopped being finite while training, or a training ran away.
 

@@ -10,6 +10,7 @@ from ..darkminer.libraries import broken
 from .attack import AttackErasure
 from .bank import DarkMinerVocabularyBank
 from .chase import DarkMinerChase
+from .checks import guard
 from .circumvent import CircumventLoRA
 from .combine import CombineErasures
 from .concepts import EraseConcepts
@@ -41,6 +42,10 @@ NODES: list[type[io.ComfyNode]] = [
     SaveErasureLoRA,
     DarkMinerDemoModels,
 ]
+
+
+for node in NODES:
+    guard(node)
 
 
 class DarkMinerExtension(ComfyExtension):

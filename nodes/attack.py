@@ -44,13 +44,11 @@ class AttackErasure(io.ComfyNode):
                     "clip", optional=True,
                     tooltip="The model's text encoder: a token is learnt through it as well.",
                 ),
-                io.Conditioning.Input(
-                    "negative", optional=True,
-                    tooltip="The empty prompt; without it pictures are made without guidance.",
-                ),
+                inputs.negative(),
                 io.String.Input(
                     "exclude_words", default="", optional=True,
-                    tooltip="Words that no attack's prompt uses, separated by commas.",
+                    tooltip="Words that no attack's prompt uses, separated by commas; used with "
+                    "clip.",
                 ),
                 io.Int.Input(
                     "steps", default=200, min=1, max=100_000, optional=True,
@@ -61,7 +59,7 @@ class AttackErasure(io.ComfyNode):
                     tooltip="Pictures each attack is judged by.",
                 ),
                 io.Float.Input(
-                    "limit", default=0.15, min=0.0, max=1.0, step=0.01, optional=True,
+                    "limit", default=0.15, min=0.0, max=inputs.Limit(1.0), step=0.01, optional=True,
                     tooltip="The concept counts as still there above this share.",
                 ),
             ],

@@ -55,19 +55,21 @@ class DarkMinerVocabularyBank(io.ComfyNode):
         sampler_name, scheduler, batch_size, bank_size=0, exclude_words="", clip_vision=None,
         open_clip_model="ViT-L-14", open_clip_weights="openai",
     ):  # fmt: skip
-        config = inputs.preset_config("fast").bank
         with named(NODE):
+            config = inputs.preset_config("fast").bank
+            config = replace(config, size=bank_size or config.size)
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             with training_session(
                 model, anchor=conditioning(clip, anchor_prompt),
                 negative=conditioning(clip, negative_prompt),
-                sampling=inputs.sampling_config(
-                    sampling_steps, cfg, sampler_name, scheduler, batch_size
-                ),
+                sampling=sampling,
                 latent_size=pool.latent_size, vae=vae,
             ) as session:  # fmt: skip
                 bank = vocabulary_bank(
-                    session, clip, encode, pool, replace(config, size=bank_size or config.size),
+                    session, clip, encode, pool, config,
                     template=pool_template(pool), always=(anchor_prompt, negative_prompt),
                     exclude=split_words(exclude_words), seed=seed, report=Progress(),
                 )  # fmt: skip

@@ -41,7 +41,7 @@ class DarkMinerChase(io.ComfyNode):
                 ),
                 io.String.Input(
                     "exclude_words", default="", optional=True,
-                    tooltip="Words that no token starts from, separated by commas.",
+                    tooltip="Words that no token starts from, separated by commas; used with clip.",
                 ),
                 *inputs.training(),
                 inputs.number("rank", "Rank of a new LoRA.", 256),
@@ -59,10 +59,12 @@ class DarkMinerChase(io.ComfyNode):
         batch_size, clip=None, exclude_words="", lora=None, bank=None, negative=None, rank=0,
         layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, tokens=0, **keep,
     ):  # fmt: skip
-        preset = inputs.preset_config("fast")
         with named(NODE):
+            preset = inputs.preset_config("fast")
             start = inputs.circumvent_config(preset.start, rank, layers=layers)
             config = inputs.chase_config(preset.chase, steps, learning_rate, tokens)
+            rounds = inputs.circumvent_config(preset.circumvent, rank, layers=layers)
+            settings = asdict(replace(preset, chase=config, start=start, circumvent=rounds))
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool,
                 sampling=inputs.sampling_config(
@@ -76,6 +78,5 @@ class DarkMinerChase(io.ComfyNode):
                     config, start, seed=seed, text=text, bank=bank,
                     keep=inputs.keep_contexts(keep, NODE), report=Progress(),
                 )  # fmt: skip
-                settings = asdict(replace(preset, chase=config, start=start))
                 trained = lora_of(session, adapters.state(), done.embeddings, settings, seed)
         return training_output(model, trained, done)

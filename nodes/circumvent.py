@@ -38,11 +38,19 @@ class CircumventLoRA(io.ComfyNode):
                 inputs.seed(),
                 *inputs.sampling(),
                 *inputs.training(),
-                inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
+                inputs.number("rank", "Rank of a new LoRA (the paper: 8).", 256),
                 inputs.layers(),
-                inputs.number("steps", "Optimiser steps (the paper: 1000)."),
-                inputs.rate("learning_rate", "Learning rate (the paper: 0.01, later 0.001)."),
-                inputs.rate("r", "Probability of an embedding of the newest round (paper: 0.7)."),
+                inputs.number(
+                    "steps", "Optimiser steps (the paper: 1000); before the first round has mined "
+                    "the preset has others.",
+                ),
+                inputs.rate(
+                    "learning_rate", "Learning rate (the paper: 0.01, later 0.001); before the "
+                    "first round has mined the preset has another.",
+                ),
+                inputs.rate(
+                    "r", "Probability of an embedding of the newest round (paper: 0.7).", 1.0
+                ),
                 inputs.rate("alpha_c", "Weight of the circumventing loss (the paper: 1)."),
                 inputs.rate("alpha_p", "Weight of the preserving loss (the paper: 0.5)."),
             ],
@@ -56,9 +64,9 @@ class CircumventLoRA(io.ComfyNode):
         layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, r=0.0, alpha_c=0.0, alpha_p=0.0,
         **keep,
     ):  # fmt: skip
-        chosen = inputs.preset_config(preset)
-        base = chosen.circumvent if embeddings.round else chosen.start
         with named(NODE):
+            chosen = inputs.preset_config(preset)
+            base = chosen.circumvent if embeddings.round else chosen.start
             config = inputs.circumvent_config(
                 base, rank, steps, learning_rate, r, alpha_c, alpha_p, layers
             )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..darkminer.config import EraseConfig
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import concept_prompt
 from ..darkminer.lora_file import combine
 from ..darkminer.outcome import is_empty
 from ..darkminer.words import split_words
 from . import inputs, sockets
+from .checks import accepted
 from .erasing import run_erasure
 from .host_lora import apply_lora
 from .host_run import Progress, named
 from .image_pool import made, picture_inputs
-from .loop import change_inputs, changed_config, recipe_inputs
+from .loop import change_inputs, changed_config, check_recipe, recipe_inputs
 from .report import report_picture
 from .verify import encoder
 
@@ -60,14 +62,18 @@ class EraseConcepts(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, concepts=None, template=None):
-        try:
+    def validate_inputs(
+        cls, concepts=None, template=None, preset=None, threshold=None, chase_steps=None,
+        bank_size=None,
+    ):  # fmt: skip
+        def check():
             names = concept_lines(concepts) if concepts is not None else ["concept"]
             if template is not None:
                 concept_prompt(names[0], template)
-        except DarkMinerError as error:
-            return f"{NODE}: {error}"
-        return True
+
+        words = accepted(cls, {"concepts": concepts, "template": template}, check)
+        recipe = check_recipe(cls, preset, threshold, chase_steps, bank_size)
+        return words if words is not True else recipe
 
     @classmethod
     def execute(
@@ -76,13 +82,14 @@ class EraseConcepts(io.ComfyNode):
         batch_size, clip_vision=None, open_clip_model="ViT-L-14", open_clip_weights="openai",
         exclude_words="", **changes,
     ):  # fmt: skip
-        sampling = inputs.sampling_config(sampling_steps, cfg, sampler_name, scheduler, batch_size)
         report = Progress()
         with named(NODE):
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
             names = concept_lines(concepts)
-            config = changed_config(
-                inputs.preset_config(preset), max_rounds, node=NODE, **changes
-            )  # fmt: skip
+            config = changed_config(inputs.preset_config(preset), max_rounds, **changes)
+            check_size(size, config)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             keep = inputs.keep_contexts(changes, NODE)
             # No erasure may keep what another one takes away.
@@ -106,6 +113,18 @@ class EraseConcepts(io.ComfyNode):
             loras = [lora for lora in loras if not is_empty(lora)] or loras[:1]
             combined = combine(loras) if len(loras) > 1 else loras[0]
         return io.NodeOutput(erased, combined, loras, reports)
+
+
+def check_size(size: int, config: EraseConfig) -> None:
+    """Refuse a pool from which nothing can be mined.
+
+    Raises:
+        DarkMinerError: if so.
+    """
+    if config.max_rounds and size < config.mine.images:
+        raise DarkMinerError(
+            f"size is {size} and mining needs {config.mine.images} pictures: ask for more."
+        )
 
 
 def concept_lines(text: str) -> list[str]:

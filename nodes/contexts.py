@@ -42,9 +42,9 @@ class DarkMinerConceptContexts(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, pool, seed, exclude_words="", words=0):
-        config = inputs.preset_config("fast")
-        config = replace(config, text_words=words or config.text_words)
         with named(NODE), training_mode():
+            config = inputs.preset_config("fast")
+            config = replace(config, text_words=words or config.text_words)
             start = concept_contexts(
                 clip, pool, config, exclude=split_words(exclude_words), seed=seed
             )

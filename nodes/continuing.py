@@ -43,7 +43,7 @@ def opens(choice: str, lora: Any, embeddings: EmbeddingPool | None) -> bool:
 
 
 def check_continued(lora: Any, embeddings: EmbeddingPool | None, pool: ImagePool) -> None:
-    """Refuse embeddings that are not those of ``lora`` and of the pool's concept.
+    """Refuse embeddings that are not those of ``lora``.
 
     A LoRA alone is another erasure's, on top of which this one is trained; where it is of the same
     concept the log says that embeddings are missing.
@@ -69,11 +69,6 @@ def check_continued(lora: Any, embeddings: EmbeddingPool | None, pool: ImagePool
         raise DarkMinerError(
             f"lora is of round {about} and embeddings of round {embeddings.round}: connect the "
             "lora and the embeddings that one node gives."
-        )
-    if embeddings.concept and embeddings.concept != pool.concept:
-        raise DarkMinerError(
-            f"embeddings is of {embeddings.concept!r} and pool of {pool.concept!r}: connect both "
-            "of one concept."
         )
 
 

@@ -25,7 +25,7 @@ from ..darkminer.contexts import (
     without_concept,
 )
 from ..darkminer.errors import DarkMinerError
-from ..darkminer.image_pool import check_origin
+from ..darkminer.image_pool import check_pool
 from ..darkminer.loop import Erasure, erase
 from ..darkminer.lora_file import LoraDict, metadata, to_state_dict
 from ..darkminer.outcome import with_outcome
@@ -192,7 +192,7 @@ def run_erasure(
         model, anchor=anchor_cond, negative=negative_cond, sampling=sampling,
         latent_size=pool.latent_size, vae=vae,
     ) as session:  # fmt: skip
-        check_origin(pool, session)
+        check_pool(pool, config.mine.images if config.max_rounds else 1, session)
         anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
         start = first_embeddings(
             embeddings, config,

@@ -14,8 +14,9 @@ import folder_paths
 import numpy as np
 from PIL import Image
 
-from ..darkminer.errors import DarkMinerError, DivergedError
+from ..darkminer.errors import DarkMinerError, DivergedError, SettingError
 from ..darkminer.types import StepReport
+from .fields import sentence
 
 SAMPLERS: list[str] = list(comfy.samplers.KSampler.SAMPLERS)
 SCHEDULERS: list[str] = list(comfy.samplers.KSampler.SCHEDULERS)
@@ -60,6 +61,8 @@ def named(node: str) -> Iterator[None]:
     """Put the node's name in front of what the method has to say."""
     try:
         yield
+    except SettingError as error:
+        raise DarkMinerError(f"{node}: {sentence(node, error)}") from error
     except DarkMinerError as error:
         text = str(error)
         if text.startswith(node):

@@ -15,6 +15,7 @@ from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import build_pool, concept_prompt
 from ..darkminer.types import ImagePool, Report
 from . import inputs, sockets
+from .checks import accepted, check_text
 from .host import context_of, encode_images, latent_size, training_session
 from .host_fingerprint import fingerprint, latent_format
 from .host_folders import folder_stamp, picture_folder, read_folder
@@ -77,19 +78,7 @@ class ImagePoolBuilder(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, concept=None, template=None, folder=None):
-        for text in _written(concept):
-            if not text.strip():
-                return f"{NODE}: concept is empty: write what is to be erased, e.g. van gogh."
-        for text in _written(template):
-            if "*" not in text:
-                return f"{NODE}: template has no *: put a * where the concept belongs."
-        try:
-            for text in _written(folder):
-                if text.strip():
-                    picture_folder(text)
-        except DarkMinerError as error:
-            return f"{NODE}: {error}"
-        return True
+        return accepted(cls, {}, lambda: check_words(concept, template, folder))
 
     @classmethod
     def fingerprint_inputs(cls, folder=(), **_):
@@ -104,6 +93,10 @@ class ImagePoolBuilder(io.ComfyNode):
         pools, notes = [], []
         with named(NODE):
             images = joined(images)
+            if images is not None and any(text.strip() for text in given.get("folder", ())):
+                raise DarkMinerError(
+                    "images and folder both bring pictures: disconnect images, or empty folder."
+                )
             for one in each(given):
                 pool, note = pool_of(images=images, **one)
                 pools.append(pool)
@@ -112,6 +105,28 @@ class ImagePoolBuilder(io.ComfyNode):
             log.info("%s: %s", NODE, note)
         previews = [pool.floats(range(min(16, len(pool)))) for pool in pools]
         return io.NodeOutput(pools, previews, ui={"text": notes} if notes else None)
+
+
+def check_words(
+    concept: Sequence[str | None] | None,
+    template: Sequence[str | None] | None,
+    folder: Sequence[str | None] | None,
+) -> None:
+    """Refuse words from which no pool can be made.
+
+    Raises:
+        DarkMinerError: if so.
+    """
+    for text in _written(concept):
+        check_text("concept", text)
+        if not text.strip():
+            raise DarkMinerError("concept is empty: write what is to be erased, e.g. van gogh.")
+    for text in _written(template):
+        if "*" not in text:
+            raise DarkMinerError("template has no *: put a * where the concept belongs.")
+    for text in _written(folder):
+        if text.strip():
+            picture_folder(text)
 
 
 def _written(values: Sequence[str | None] | None) -> list[str]:
@@ -171,8 +186,12 @@ def picture_inputs() -> list:
             "size", default=200, min=1, max=10_000,
             tooltip="How many pictures to make (the paper: 200).",
         ),
-        io.Int.Input("width", default=512, min=8, max=4096, tooltip="In pixels."),
-        io.Int.Input("height", default=512, min=8, max=4096, tooltip="In pixels."),
+        io.Int.Input(
+            "width", default=512, min=8, max=4096, tooltip="In pixels, of pictures that are made."
+        ),
+        io.Int.Input(
+            "height", default=512, min=8, max=4096, tooltip="In pixels, of pictures that are made."
+        ),
     ]  # fmt: skip
 
 

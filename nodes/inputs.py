@@ -19,10 +19,21 @@ from .host import context_of
 from .host_run import SAMPLERS, SCHEDULERS
 
 
+class Limit(float):
+    """The largest number an input takes; NaN is beyond it, too.
+
+    The host refuses what is greater than the limit, and no number compares with NaN.
+    """
+
+    def __lt__(self, other: object) -> bool:
+        return not (isinstance(other, (int, float)) and float(self) >= other)
+
+
 def seed():
-    """The seed; ``control_after_generate`` stays fixed so that a run can be repeated."""
+    """The seed; ``control_after_generate`` is fixed at first, so that a run can be repeated."""
     return io.Int.Input(
-        "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+        "seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF,
+        control_after_generate=io.ControlAfterGenerate.fixed,
         tooltip="The same seed on the same machine gives the same LoRA, bit for bit.",
     )  # fmt: skip
 
@@ -43,8 +54,9 @@ def sampling(steps: int = 20, cfg: float = 7.0) -> list:
             tooltip="Sampling steps of every picture made here.",
         ),
         io.Float.Input(
-            "cfg", default=cfg, min=0.0, max=30.0, step=0.1,
-            tooltip="Classifier-free guidance of these pictures; needs the negative conditioning.",
+            "cfg", default=cfg, min=0.0, max=Limit(30.0), step=0.1,
+            tooltip="Classifier-free guidance of these pictures, between prompt and negative; 1 is "
+            "none.",
         ),
         io.Combo.Input(
             "sampler_name", options=SAMPLERS, default="euler",
@@ -93,10 +105,10 @@ def layers():
     )  # fmt: skip
 
 
-def rate(name: str, tooltip: str):
+def rate(name: str, tooltip: str, largest: float = 100.0):
     """A positive number that the preset gives when left at 0."""
     return io.Float.Input(
-        name, default=0.0, min=0.0, max=100.0, step=0.0001, round=False, optional=True,
+        name, default=0.0, min=0.0, max=Limit(largest), step=0.0001, round=False, optional=True,
         tooltip=f"{tooltip} 0: as the preset says.",
     )  # fmt: skip
 
@@ -111,7 +123,8 @@ def keeps() -> list:
     return [
         io.Conditioning.Input(
             name, optional=True,
-            tooltip="A prompt whose pictures must not change, or several (Conditioning (Combine)).",
+            tooltip="A prompt whose pictures must not change, or several (Conditioning (Combine)). "
+            "Its text counts; pooled vectors, sizes and guidance are the anchor's.",
         )
         for name in KEEPS
     ]  # fmt: skip
@@ -120,16 +133,24 @@ def keeps() -> list:
 def training() -> list:
     """What every node that trains the LoRA may be given besides: four kinds of input."""
     return [
-        sockets.Lora.Input("lora", optional=True, tooltip="The erasure to continue."),
+        sockets.Lora.Input(
+            "lora", optional=True,
+            tooltip="The erasure to continue; it keeps its own rank and layers.",
+        ),
         sockets.Bank.Input(
             "bank", optional=True, tooltip="What else must not change (vocabulary bank)."
         ),
         *keeps(),
-        io.Conditioning.Input(
-            "negative", optional=True,
-            tooltip="The empty prompt; without it pictures are made without guidance.",
-        ),
+        negative(),
     ]  # fmt: skip
+
+
+def negative():
+    """The other side of guidance."""
+    return io.Conditioning.Input(
+        "negative", optional=True,
+        tooltip="The empty prompt, guidance's other side; needed wherever cfg is not 1.",
+    )  # fmt: skip
 
 
 def circumvent_config(

@@ -11,6 +11,8 @@ from ..darkminer.adapter import AdapterState
 from ..darkminer.config import EraseConfig
 from ..darkminer.words import split_words
 from . import inputs, sockets
+from .agreement import check_bank
+from .checks import accepted
 from .continuing import OPENINGS, check_continued, continuing_inputs, opens
 from .erasing import run_erasure
 from .host_lora import apply_lora, state_of
@@ -65,6 +67,10 @@ class DarkMinerLoop(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, preset=None, threshold=None, chase_steps=None, bank_size=None):
+        return check_recipe(cls, preset, threshold, chase_steps, bank_size)
+
+    @classmethod
     def execute(
         cls, model, clip, vae, pool, anchor_prompt, negative_prompt, preset, max_rounds, seed,
         sampling_steps, cfg, sampler_name, scheduler, batch_size, clip_vision=None,
@@ -77,13 +83,14 @@ class DarkMinerLoop(io.ComfyNode):
             config = changed_config(inputs.preset_config(preset), max_rounds, **changes)
             if state is not None:
                 config = continuing(config, state, model)
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             done, trained = run_erasure(
                 model, clip, vae, encode, pool, config, anchor=anchor_prompt,
                 negative=negative_prompt, seed=seed, exclude=split_words(exclude_words),
-                sampling=inputs.sampling_config(
-                    sampling_steps, cfg, sampler_name, scheduler, batch_size
-                ),
+                sampling=sampling,
                 keep=inputs.keep_contexts(changes, NODE), state=state,
                 embeddings=embeddings, opening=opens(opening, lora, embeddings), report=Progress(),
             )  # fmt: skip
@@ -126,21 +133,41 @@ def recipe_inputs() -> list:
     ]  # fmt: skip
 
 
+def check_recipe(node, preset, threshold, chase_steps, bank_size) -> bool | str:
+    """What ``validate_inputs`` says of the settings that can contradict each other."""
+    given = {
+        "preset": preset, "threshold": threshold, "chase_steps": chase_steps,
+        "bank_size": bank_size,
+    }  # fmt: skip
+
+    def check() -> None:
+        base = inputs.preset_config(preset or "fast")
+        changed_config(base, 0, threshold=threshold or "", chase_steps=chase_steps or 0)
+        check_bank(given)
+
+    return accepted(node, given, check)
+
+
 def change_inputs() -> list:
     """What may differ from the preset, see :func:`changed_config`."""
     return [
-        inputs.number("rank", "Rank of the LoRA (the paper: 8).", 256),
+        inputs.number("rank", "Rank of a new LoRA (the paper: 8).", 256),
         inputs.layers(),
         inputs.number("length", "Tokens of a mined embedding (the paper: 32).", 1024),
         inputs.number("mine_steps", "Optimiser steps of mining (the paper: 1000)."),
         inputs.rate("mine_learning_rate", "Learning rate of mining."),
         inputs.number("count", "Embeddings mined at once.", 256),
-        inputs.number("circumvent_steps", "Optimiser steps of circumventing."),
-        inputs.rate("circumvent_learning_rate", "Learning rate of circumventing."),
+        inputs.number(
+            "circumvent_steps", "Optimiser steps of circumventing, of the text start as well."
+        ),
+        inputs.rate(
+            "circumvent_learning_rate",
+            "Learning rate of circumventing, of the text start as well (whose own is the higher).",
+        ),
         inputs.number("chase_steps", "Steps of mining while circumventing."),
-        inputs.rate("r", "Probability of an embedding of the newest round."),
-        inputs.rate("alpha_c", "Weight of the circumventing loss."),
-        inputs.rate("alpha_p", "Weight of the preserving loss."),
+        inputs.rate("r", "Probability of an embedding of the newest round.", 1.0),
+        inputs.rate("alpha_c", "Weight of the circumventing loss, text start included."),
+        inputs.rate("alpha_p", "Weight of the preserving loss, text start included."),
         inputs.number("bank_size", "Prompts of the vocabulary bank.", 10_000),
     ]  # fmt: skip
 
@@ -149,7 +176,6 @@ def changed_config(
     base: EraseConfig,
     max_rounds: int,
     *,
-    node: str = NODE,
     rank: int = 0,
     layers: str = inputs.AS_PRESET,
     threshold: str = "",
@@ -173,7 +199,7 @@ def changed_config(
         base,
         max_rounds=max_rounds or base.max_rounds,
         mine=inputs.mine_config(base.mine, length, mine_steps, mine_learning_rate, count),
-        verify=verify_config(base.verify, threshold, 0, node, against),
+        verify=verify_config(base.verify, threshold, 0, against),
         circumvent=inputs.circumvent_config(base.circumvent, *more),
         start=inputs.circumvent_config(base.start, *more),
         chase=inputs.chase_config(base.chase, chase_steps),

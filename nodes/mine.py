@@ -51,7 +51,8 @@ class MineEmbedding(io.ComfyNode):
                 ),
                 io.String.Input(
                     "exclude_words", default="", optional=True,
-                    tooltip="Words these tokens must not be joined with, separated by commas.",
+                    tooltip="Words these tokens must not be joined with, separated by commas; used "
+                    "with clip.",
                 ),
                 inputs.number("length", "Tokens of the embedding (the paper: 32).", 1024),
                 inputs.number("steps", "Optimiser steps (the paper: 1000)."),
@@ -80,8 +81,9 @@ class MineEmbedding(io.ComfyNode):
         cls, model, pool, anchor, preset, seed, lora=None, embeddings=None, clip=None,
         exclude_words="", length=0, steps=0, learning_rate=0.0, count=0,
     ):  # fmt: skip
-        chosen = inputs.preset_config(preset)
-        config = inputs.mine_config(chosen.mine, length, steps, learning_rate, count)
+        with named(NODE):
+            chosen = inputs.preset_config(preset)
+            config = inputs.mine_config(chosen.mine, length, steps, learning_rate, count)
         embeddings = embeddings or EmbeddingPool(concept=pool.concept)
         with named(NODE), stage(
             model, node=NODE, anchor=anchor, pool=pool, sampling=inputs.NO_PICTURES,

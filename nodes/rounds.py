@@ -17,6 +17,7 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder, is_link
 
+from ..darkminer.errors import DarkMinerError
 from ..darkminer.lora_file import LoraDict
 from ..darkminer.outcome import is_empty, nothing_found, outcome_of, with_outcome
 from ..darkminer.types import EmbeddingPool
@@ -137,6 +138,11 @@ class DarkMinerRoundClose(io.ComfyNode):
 
     @classmethod
     def execute(cls, round, verified, score, judged, lora=None, embeddings=None):
+        if round.trains(verified, judged) and (lora is None or embeddings is None):
+            missing = "lora" if lora is None else "embeddings"
+            raise DarkMinerError(
+                f"{CLOSE}: {missing} got nothing (None): connect the {missing} of CircumventLoRA."
+            )
         if verified and not round.last:
             graph, last = next_round(cls.hidden.dynprompt, cls.hidden.unique_id, round.done + 1)
             return io.NodeOutput(*(last.out(i) for i in range(5)), expand=graph.finalize())

@@ -36,7 +36,8 @@ class SaveErasureLoRA(io.ComfyNode):
                 ),
                 io.Image.Input(
                     "image", optional=True,
-                    tooltip="Saved beside the file under its name, for LoRA managers to show.",
+                    tooltip="Saved beside the file under its name, for LoRA managers to show; of "
+                    "several the first.",
                 ),
                 io.Boolean.Input(
                     "save_empty", default=False, optional=True,

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..darkminer.config import AGAINST, VerifyConfig, override
+from ..darkminer.config import AGAINST, PAPER, VerifyConfig, override
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_encoder import open_clip_encoder
 from ..darkminer.verify import verify
 from . import inputs, sockets
+from .checks import accepted
 from .host import context_of
 from .host_run import Progress, named
 from .host_vision import vision_encoder
@@ -55,15 +56,15 @@ def encoder(clip_vision, open_clip_model: str, open_clip_weights: str, node: str
 
 
 def verify_config(
-    base: VerifyConfig, threshold: str, draws: int, node: str, against: str = inputs.AS_PRESET
+    base: VerifyConfig, threshold: str, draws: int, against: str = inputs.AS_PRESET
 ) -> VerifyConfig:
     """Verification's settings with what the user changed (empty and 0 mean the preset's)."""
     if threshold.strip():
-        base = replace(base, threshold=threshold_of(threshold, node))
+        base = replace(base, threshold=threshold_of(threshold))
     return override(base, draws=draws, against=inputs.unless_preset(against))
 
 
-def threshold_of(text: str, node: str) -> float | str:
+def threshold_of(text: str) -> float | str:
     """``"auto"`` or a number."""
     text = text.strip().lower()
     if text == "auto":
@@ -72,7 +73,7 @@ def threshold_of(text: str, node: str) -> float | str:
         return float(text)
     except ValueError:
         raise DarkMinerError(
-            f"{node}: threshold is {text!r}: write a number such as 0.2, or auto."
+            f"threshold is {text!r}: write a number such as 0.2, or auto."
         ) from None
 
 
@@ -109,10 +110,7 @@ class VerifyDeltaCLIP(io.ComfyNode):
                     "embeddings", optional=True,
                     tooltip="Where the mined embeddings lie; those that fail are dropped.",
                 ),
-                io.Conditioning.Input(
-                    "negative", optional=True,
-                    tooltip="The empty prompt; without it pictures are made without guidance.",
-                ),
+                inputs.negative(),
             ],
             outputs=[
                 io.Boolean.Output(
@@ -131,15 +129,21 @@ class VerifyDeltaCLIP(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, threshold=None):
+        return accepted(
+            cls, {"threshold": threshold}, lambda: verify_config(PAPER.verify, threshold or "", 0)
+        )
+
+    @classmethod
     def execute(
         cls, model, vae, mined, reference, pool, preset, seed, sampling_steps, cfg, sampler_name,
         scheduler, batch_size, threshold="", draws=0, clip_vision=None,
         open_clip_model="ViT-L-14", open_clip_weights="openai", lora=None, embeddings=None,
         negative=None, against=inputs.AS_PRESET,
     ):  # fmt: skip
-        chosen = inputs.preset_config(preset)
         with named(NODE):
-            config = verify_config(chosen.verify, threshold, draws, NODE, against)
+            chosen = inputs.preset_config(preset)
+            config = verify_config(chosen.verify, threshold, draws, against)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             found = mined_into(embeddings, mined, pool.concept, NODE)
             with stage(

@@ -17,7 +17,7 @@ from ..adapter import Adapters
 from ..blank import require_draws
 from ..config import VerifyConfig
 from ..contexts import with_word
-from ..errors import DarkMinerError
+from ..errors import DarkMinerError, SettingError
 from ..evaluate import Proportion
 from ..finite import TEXT_ENCODER, finite, finite_features, in_stage
 from ..image_pool import check_pool
@@ -53,9 +53,9 @@ class AttackVerdictConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "pictures", "lr"):
             if getattr(self, name) <= 0:
-                raise DarkMinerError(f"AttackVerdictConfig.{name} must be above 0.")
+                raise SettingError(f"AttackVerdictConfig.{name}", getattr(self, name), "above 0")
         if not 0.0 <= self.limit <= 1.0:
-            raise DarkMinerError("AttackVerdictConfig.limit must be between 0 and 1.")
+            raise SettingError("AttackVerdictConfig.limit", self.limit, "between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ def pack(name):
 def world(hosted):
     """The gallery's models and a pool of a few pictures."""
     model, clip, vae, vision = pack("demo.models").load_demo_models()
-    pool = pack("nodes.image_pool").ImagePoolBuilder.execute(
-        model, clip, vae, "ink", "a * drawing", 6, 32, 32, 0, **SAMPLING
-    ).args[0]  # fmt: skip
+    sampling = pack("darkminer.config").SamplingConfig(3, 2.0, "euler", "normal", 16)
+    pool = pack("nodes.image_pool").made(
+        model, clip, vae, "ink", "a * drawing", "", 6, 32, 32, 0, sampling, lambda report: None
+    )
     return {"model": model, "clip": clip, "vae": vae, "clip_vision": vision, "pool": pool}
 
 

@@ -1,0 +1,137 @@
+"""What several inputs of one node say together: they agree, or nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ..darkminer.config import PRESETS, EraseConfig
+from ..darkminer.errors import DarkMinerError
+from ..darkminer.layers import layers_of
+from .host_lora import state_of
+from .inputs import AS_PRESET, unless_preset
+
+Given = Mapping[str, Any]
+
+
+def check_agreement(given: Given, declared: Mapping[str, Any]) -> None:
+    """Refuse inputs of one node that contradict each other, or of which one would be dropped.
+
+    Args:
+        given: the node's inputs by name, each of the right kind by itself.
+        declared: all inputs of its schema by name.
+
+    Raises:
+        DarkMinerError: if so.
+    """
+    if "negative" in declared:
+        _check_guidance(given)
+    for rule in _RULES:
+        rule(given)
+
+
+def _check_guidance(given: Given) -> None:
+    """Guidance has two sides. The host's own sampler node asks for both, and so does this."""
+    cfg = given.get("cfg")
+    if cfg is not None and cfg != 1.0 and given.get("negative") is None:
+        raise DarkMinerError(
+            f"cfg is {cfg:g} and negative is not connected, without which there is no guidance: "
+            "connect the empty prompt to negative, or set cfg to 1."
+        )
+
+
+def _check_widths(given: Given) -> None:
+    """Prompts, embeddings and bank of one node come from one kind of text encoder."""
+    widths = sorted(_widths(given), key=lambda pair: pair[0] not in ("anchor", "reference"))
+    for name, width in widths[1:]:
+        if width != widths[0][1]:
+            raise DarkMinerError(
+                f"{name} is {width} wide and {widths[0][0]} {widths[0][1]}: make both with the "
+                "CLIP that belongs to the MODEL."
+            )
+
+
+def _widths(given: Given) -> Iterator[tuple[str, int]]:
+    for name, value in given.items():
+        if name in ("anchor", "reference", "negative", "mined") or name.startswith("keep_"):
+            yield from ((name, context.shape[-1]) for context, _ in value or ())
+        elif name == "embeddings" and value is not None:
+            yield from ((name, entry.context.shape[-1]) for entry in value.entries)
+        elif name == "bank" and value is not None and len(value):
+            yield name, value.contexts[0].shape[-1]
+
+
+def _check_sizes(given: Given) -> None:
+    """Pictures that one step looks at are of one size."""
+    pool, bank = given.get("pool"), given.get("bank")
+    if pool is None or bank is None or not len(bank):
+        return
+    have, want = tuple(bank.latents[0].shape[-3:]), tuple(pool.latents.shape[-3:])
+    if have != want:
+        raise DarkMinerError(
+            f"bank was made with latents of {list(have)} and pool with {list(want)}: build both "
+            "with the same MODEL, width and height."
+        )
+
+
+def _check_concept(given: Given) -> None:
+    pool, embeddings = given.get("pool"), given.get("embeddings")
+    if pool is None or embeddings is None or not embeddings.concept:
+        return
+    if embeddings.concept != pool.concept:
+        raise DarkMinerError(
+            f"embeddings is of {embeddings.concept!r} and pool of {pool.concept!r}: connect both "
+            "of one concept."
+        )
+
+
+def check_bank(given: Given) -> None:
+    """A bank takes minutes to make: where it would count for nothing, that is said before.
+
+    Raises:
+        DarkMinerError: if so.
+    """
+    preset = PRESETS.get(given.get("preset") or "")
+    if preset is None or _weighs_banks(preset):
+        return
+    for name, remedy in (("bank", "disconnect it"), ("bank_size", "set it to 0")):
+        if given.get(name):
+            raise DarkMinerError(
+                f"{name} asks for a vocabulary bank and the preset {given['preset']!r} gives a "
+                f"bank no weight: {remedy}, or choose the preset 'fast'."
+            )
+
+
+def _weighs_banks(preset: EraseConfig) -> bool:
+    return preset.circumvent.bank_weight > 0
+
+
+def _check_lora(given: Given) -> None:
+    """A LoRA that goes on is of this MODEL, and keeps its rank and its layers."""
+    model, lora = given.get("model"), given.get("lora")
+    if model is None or lora is None:
+        return
+    try:
+        state = state_of(lora, model)
+    except DarkMinerError as error:
+        text = str(error)
+        raise DarkMinerError(f"lora does not fit model: {text[:1].lower()}{text[1:]}") from error
+    layers = layers_of(state.up, model.model.diffusion_model)
+    for name, asked, own in (
+        ("rank", given.get("rank") or state.rank, state.rank),
+        ("layers", unless_preset(given.get("layers", AS_PRESET)) or layers, layers),
+    ):
+        if asked != own:
+            raise DarkMinerError(
+                f"{name} is {asked!r} and the connected lora has {own!r}, which it keeps: leave "
+                f"{name} as the preset has it ({0 if name == 'rank' else AS_PRESET!r})."
+            )
+
+
+_RULES: tuple[Callable[[Given], None], ...] = (
+    _check_widths,
+    _check_sizes,
+    _check_concept,
+    check_bank,
+    _check_lora,
+)

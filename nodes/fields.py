@@ -1,0 +1,97 @@
+"""Settings as the nodes call them: which input a wrong setting comes from."""
+
+from __future__ import annotations
+
+from ..darkminer.errors import SettingError
+
+_SAMPLING = {
+    "SamplingConfig.steps": "sampling_steps",
+    "SamplingConfig.cfg": "cfg",
+    "SamplingConfig.sampler": "sampler_name",
+    "SamplingConfig.scheduler": "scheduler",
+    "SamplingConfig.batch": "batch_size",
+}
+_VERIFY = {
+    "VerifyConfig.threshold": "threshold",
+    "VerifyConfig.against": "against",
+}
+
+
+def _stage(config: str, prefix: str = "") -> dict[str, str]:
+    """Steps and rates of one stage; a late rate and its step follow them."""
+    steps, rate = f"{prefix}steps", f"{prefix}learning_rate"
+    return {
+        f"{config}.steps": steps,
+        f"{config}.lr_drop": steps,
+        f"{config}.lr": rate,
+        f"{config}.lr_late": rate,
+    }
+
+
+_TRAIN = {
+    "CircumventConfig.rank": "rank",
+    "CircumventConfig.alpha": "rank",
+    "CircumventConfig.layers": "layers",
+    "CircumventConfig.r": "r",
+    "CircumventConfig.alpha_c": "alpha_c",
+    "CircumventConfig.alpha_p": "alpha_p",
+}
+_MINE = {"MineConfig.length": "length", "MineConfig.count": "count"}
+_WHOLE = {
+    **_SAMPLING,
+    **_VERIFY,
+    **_TRAIN,
+    **_MINE,
+    **_stage("MineConfig", "mine_"),
+    **_stage("CircumventConfig", "circumvent_"),
+    "ChaseConfig.steps": "chase_steps",
+    "ChaseConfig.lr_drop": "chase_steps",
+    "EraseConfig.text_start": "chase_steps",
+    "EraseConfig.max_rounds": "max_rounds",
+    "BankConfig.size": "bank_size",
+}
+
+SHOWN: dict[str, dict[str, str]] = {
+    "ImagePoolBuilder": _SAMPLING,
+    "MineEmbedding": {**_MINE, **_stage("MineConfig")},
+    "VerifyDeltaCLIP": {**_SAMPLING, **_VERIFY, "VerifyConfig.draws": "draws"},
+    "CircumventLoRA": {**_SAMPLING, **_TRAIN, **_stage("CircumventConfig")},
+    "DarkMinerChase": {
+        **_SAMPLING,
+        "CircumventConfig.rank": "rank",
+        "CircumventConfig.alpha": "rank",
+        "CircumventConfig.layers": "layers",
+        **_stage("ChaseConfig"),
+        "ChaseConfig.tokens": "tokens",
+    },
+    "AttackErasure": {
+        **_SAMPLING,
+        "AttackVerdictConfig.steps": "steps",
+        "AttackVerdictConfig.pictures": "pictures",
+        "AttackVerdictConfig.limit": "limit",
+    },
+    "DarkMinerVocabularyBank": {**_SAMPLING, "BankConfig.size": "bank_size"},
+    "DarkMinerConceptContexts": {"EraseConfig.text_words": "words"},
+    "DarkMinerLoop": _WHOLE,
+    "EraseConcepts": _WHOLE,
+}
+"""Node -> setting -> the input of that node which sets it."""
+
+_DERIVED = ("alpha", "lr_late", "lr_drop")
+_NO_CHASE = "chase_steps asks for a chase, which begins at a text start, and this preset has none"
+
+
+def sentence(node: str, error: SettingError) -> str:
+    """What a node says of a wrong setting: its own input, or else the preset that gave it."""
+    name = SHOWN.get(node, {}).get(error.setting)
+    owner, _, field = error.setting.partition(".")
+    if error.setting == "EraseConfig.text_start" and name:
+        return f"{_NO_CHASE}: set it to 0, or choose the preset 'fast'."
+    if name and field in _DERIVED:
+        return f"{name} makes {field} {error.value!r}: it must be {error.rule}."
+    if name:
+        return f"{name} is {error.value!r}: it must be {error.rule}."
+    return (
+        f"the preset's {field} of {owner.removesuffix('Config').lower()} is {error.value!r}, which "
+        f"goes with nothing else here: it must be {error.rule}; choose another preset."
+    )
