@@ -109,7 +109,7 @@ def read_picture(path: Path) -> Tensor:
     try:
         with Image.open(path) as picture:
             size = picture.size
-            if size[0] * size[1] <= MAX_PIXELS:
+            if picture.width * picture.height <= MAX_PIXELS:
                 rgb = _rgb(ImageOps.exif_transpose(picture))
     except Image.DecompressionBombError:
         pass  # Pillow's own limit, at twice as many

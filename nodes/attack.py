@@ -14,13 +14,14 @@ from .host import context_of
 from .host_run import Progress, named
 from .stages import stage
 from .verify import encoder, encoder_inputs
+from .watched import WatchesEncoder
 
 NODE = "AttackErasure"
 
 log = logging.getLogger(__name__)
 
 
-class AttackErasure(io.ComfyNode):
+class AttackErasure(WatchesEncoder):
     @classmethod
     def define_schema(cls):
         return io.Schema(

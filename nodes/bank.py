@@ -13,11 +13,12 @@ from .host import training_session
 from .host_run import Progress, named
 from .host_text import conditioning
 from .verify import encoder, encoder_inputs
+from .watched import WatchesEncoder
 
 NODE = "DarkMinerVocabularyBank"
 
 
-class DarkMinerVocabularyBank(io.ComfyNode):
+class DarkMinerVocabularyBank(WatchesEncoder):
     @classmethod
     def define_schema(cls):
         return io.Schema(

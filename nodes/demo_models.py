@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..darkminer import file_stamps
+
 NODE = "DarkMinerDemoModels"
 
 
@@ -23,6 +25,12 @@ class DarkMinerDemoModels(io.ComfyNode):
                 io.ClipVision.Output(display_name="clip_vision", tooltip="Its image encoder."),
             ],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls):
+        from ..demo.models import WEIGHTS
+
+        return [file_stamps.stamp(path) for path in sorted(WEIGHTS.iterdir())]
 
     @classmethod
     def execute(cls):

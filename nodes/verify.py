@@ -17,6 +17,7 @@ from .host_run import Progress, named
 from .host_vision import vision_encoder
 from .mined import mined_into
 from .stages import check_width, stage
+from .watched import WatchesEncoder
 
 NODE = "VerifyDeltaCLIP"
 
@@ -77,7 +78,7 @@ def threshold_of(text: str) -> float | str:
         ) from None
 
 
-class VerifyDeltaCLIP(io.ComfyNode):
+class VerifyDeltaCLIP(WatchesEncoder):
     @classmethod
     def define_schema(cls):
         return io.Schema(

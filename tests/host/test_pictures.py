@@ -143,6 +143,32 @@ def test_added_and_changed_pictures_are_seen_and_nothing_else_is(comfy, place):
     assert "pool" not in ran(comfy, work)[0]
 
 
+def test_weights_that_change_are_seen_and_links_count_as_changed(comfy, hosted, tmp_path):
+    """What the host asks each node; a name that comes by a link reaches it as None."""
+    nodes = {n.__name__: n for n in importlib.import_module("dark_miner.nodes").NODES}
+    watching = [n for n, node in nodes.items() if reads(node, "open_clip_weights")]
+    assert len(watching) == 5
+    file = tmp_path / "weights.pt"
+    for name in watching:
+        ask = nodes[name].fingerprint_inputs
+        file.unlink(missing_ok=True)
+        assert ask(open_clip_weights="openai") == ask(open_clip_weights=str(file)) == ""
+        file.write_bytes(b"1")
+        first = ask(open_clip_weights=str(file), seed=3)
+        file.write_bytes(b"12")
+        assert first != ask(open_clip_weights=str(file)) != ""
+    gallery = nodes["DarkMinerDemoModels"].fingerprint_inputs()
+    assert len(gallery) >= 4 and all("bytes" in stamp for stamp in gallery)
+    (linked,) = nodes["ImagePoolBuilder"].fingerprint_inputs(folder=(None,))
+    assert linked != linked
+    ran(comfy, prompt(seed=7))
+    assert not ran(comfy, prompt(seed=7))[0] & {"m", "pool"}
+
+
+def reads(node, name):
+    return any(i.id == name for i in node.define_schema().inputs)
+
+
 def test_skipped_files_are_said_on_the_node_and_a_pipe_is_not_waited_for(comfy, place):
     colours((32, 32)).save(place / "a.png")
     os.mkfifo(place / "x.png")
