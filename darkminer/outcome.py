@@ -15,6 +15,7 @@ from torch import Tensor
 from .adapter import AdapterState
 from .errors import DarkMinerError
 from .lora_file import LoraDict
+from .lora_metadata import with_newest
 from .types import EmbeddingPool
 
 EMPTY, OUTCOME = "darkminer_empty", "darkminer_outcome"
@@ -78,12 +79,14 @@ def with_outcome(
     lora: Mapping[str, Tensor], embeddings: EmbeddingPool, outcome: Outcome
 ) -> LoraDict:
     """The LoRA with what came out in its metadata, the history of all verifications included."""
+    history = [asdict(r) for r in embeddings.history]
+    about = getattr(lora, "metadata", {})
     return LoraDict(
         lora,
         {
-            **getattr(lora, "metadata", {}),
+            **with_newest(about, rounds=embeddings.round, history=history),
             "darkminer_rounds": str(embeddings.round),
-            "darkminer_history": json.dumps([asdict(r) for r in embeddings.history]),
+            "darkminer_history": json.dumps(history),
             EMPTY: str(outcome.empty).lower(),
             OUTCOME: outcome.words,
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from comfy_api.latest import io
 
@@ -13,6 +13,7 @@ from .circumvent import training_output, training_outputs
 from .erasing import lora_of, text_space
 from .host import context_of
 from .host_run import Progress, named
+from .origin import stage_origin
 from .stages import stage
 
 NODE = "DarkMinerChase"
@@ -63,20 +64,26 @@ class DarkMinerChase(io.ComfyNode):
             preset = inputs.preset_config("fast")
             start = inputs.circumvent_config(preset.start, rank, layers=layers)
             config = inputs.chase_config(preset.chase, steps, learning_rate, tokens)
-            rounds = inputs.circumvent_config(preset.circumvent, rank, layers=layers)
-            settings = asdict(replace(preset, chase=config, start=start, circumvent=rounds))
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
+            kept = inputs.keep_contexts(keep, NODE)
             with stage(
-                model, node=NODE, anchor=anchor, negative=negative, pool=pool,
-                sampling=inputs.sampling_config(
-                    sampling_steps, cfg, sampler_name, scheduler, batch_size
-                ),
+                model, node=NODE, anchor=anchor, negative=negative, pool=pool, sampling=sampling,
                 config=start, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 text = text_space(clip, pool, split_words(exclude_words)) if clip else None
                 done = chase(
                     session, adapters, embeddings, pool, context_of(anchor, NODE, "anchor"),
                     config, start, seed=seed, text=text, bank=bank,
-                    keep=inputs.keep_contexts(keep, NODE), report=Progress(),
+                    keep=kept, report=Progress(),
                 )  # fmt: skip
-                trained = lora_of(session, adapters.state(), done.embeddings, settings, seed)
+                origin = stage_origin(
+                    NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
+                    keep=kept, lora=lora, exclude=split_words(exclude_words),
+                )  # fmt: skip
+                settings = {"start": asdict(start), "chase": asdict(config)}
+                trained = lora_of(
+                    session, adapters.state(), done.embeddings, settings, seed, origin
+                )  # fmt: skip
         return training_output(model, trained, done)

@@ -16,6 +16,7 @@ from .erasing import lora_of
 from .host import context_of
 from .host_lora import apply_lora
 from .host_run import Progress, named
+from .origin import stage_origin
 from .stages import stage
 
 NODE = "CircumventLoRA"
@@ -70,11 +71,12 @@ class CircumventLoRA(io.ComfyNode):
             config = inputs.circumvent_config(
                 base, rank, steps, learning_rate, r, alpha_c, alpha_p, layers
             )
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
+            kept = inputs.keep_contexts(keep, NODE)
             with stage(
-                model, node=NODE, anchor=anchor, negative=negative, pool=pool,
-                sampling=inputs.sampling_config(
-                    sampling_steps, cfg, sampler_name, scheduler, batch_size
-                ),
+                model, node=NODE, anchor=anchor, negative=negative, pool=pool, sampling=sampling,
                 config=config, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 if nothing_found(embeddings):  # Round: Close then wants a LoRA all the same
@@ -82,10 +84,16 @@ class CircumventLoRA(io.ComfyNode):
                 else:
                     done = circumvent(
                         session, adapters, embeddings, context_of(anchor, NODE, "anchor"), config,
-                        seed=seed, keep=inputs.keep_contexts(keep, NODE), bank=bank,
-                        report=Progress(),
+                        seed=seed, keep=kept, bank=bank, report=Progress(),
                     )  # fmt: skip
-                trained = lora_of(session, adapters.state(), done.embeddings, asdict(config), seed)
+                origin = stage_origin(
+                    NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
+                    keep=kept, lora=lora,
+                )  # fmt: skip
+                settings = {"circumvent" if embeddings.round else "start": asdict(config)}
+                trained = lora_of(
+                    session, adapters.state(), done.embeddings, settings, seed, origin
+                )  # fmt: skip
         return training_output(model, trained, done)
 
 

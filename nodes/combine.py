@@ -39,5 +39,5 @@ class CombineErasures(io.ComfyNode):
     @classmethod
     def execute(cls, **loras):
         with named(NODE):
-            given = [loras[name] for name in LORAS if loras.get(name) is not None]
-            return io.NodeOutput(combine(given))
+            called = [name for name in LORAS if loras.get(name) is not None]
+            return io.NodeOutput(combine([loras[name] for name in called], called))

@@ -8,6 +8,7 @@ from ..darkminer.config import EraseConfig
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import concept_prompt
 from ..darkminer.lora_file import combine
+from ..darkminer.lora_metadata import Origin
 from ..darkminer.outcome import is_empty
 from ..darkminer.words import split_words
 from . import inputs, sockets
@@ -17,13 +18,15 @@ from .host_lora import apply_lora
 from .host_run import Progress, named
 from .image_pool import made, picture_inputs
 from .loop import change_inputs, changed_config, check_recipe, recipe_inputs
+from .origin import encoder_record
 from .report import report_picture
 from .verify import encoder
+from .watched import WatchesEncoder
 
 NODE = "EraseConcepts"
 
 
-class EraseConcepts(io.ComfyNode):
+class EraseConcepts(WatchesEncoder):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -104,6 +107,10 @@ class EraseConcepts(io.ComfyNode):
                     erased, clip, vae, encode, pool, config, anchor=anchor_prompt,
                     negative=negative_prompt, seed=seed, exclude=exclude, sampling=sampling,
                     keep=keep, report=report,
+                    origin=Origin(
+                        node=NODE,
+                        encoder=encoder_record(clip_vision, open_clip_model, open_clip_weights),
+                    ),
                 )  # fmt: skip
                 if not done.outcome.empty:
                     erased = apply_lora(erased, lora)

@@ -7,7 +7,7 @@ give the same LoRA for the same seed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,8 @@ from ..darkminer.contexts import (
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.image_pool import check_pool
 from ..darkminer.loop import Erasure, erase
-from ..darkminer.lora_file import LoraDict, metadata, to_state_dict
+from ..darkminer.lora_file import LoraDict, to_state_dict
+from ..darkminer.lora_metadata import Origin, metadata
 from ..darkminer.outcome import with_outcome
 from ..darkminer.rng import generator
 from ..darkminer.types import (
@@ -43,6 +44,7 @@ from ..darkminer.types import (
 from .continuing import first_embeddings, without_opening
 from .host import context_of, training_session
 from .host_text import TextEncoder, conditioning, contexts, speaks, vocabulary
+from .origin import digests, pool_record
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +168,7 @@ def run_erasure(
     opening: bool = True,
     report: Report = silent,
     on_round: Callable[[Erasure], None] | None = None,
+    origin: Origin | None = None,
 ) -> tuple[Erasure, LoraDict]:
     """Erase the pool's concept from a MODEL; the MODEL itself stays as it is.
 
@@ -175,6 +178,7 @@ def run_erasure(
         state: adapters to continue from.
         embeddings: what was found before; rounds are counted on from there.
         opening: whether text start and chase come first, as ``config`` has them.
+        origin: what the file says of node, image encoder and the LoRA that was continued.
 
     Returns:
         the erasure, and the LoRA as a state dict with metadata.
@@ -208,7 +212,12 @@ def run_erasure(
             keep=keep, state=state, text=text_space(clip, pool, exclude) if tokens else None,
             report=report, on_round=on_round,
         )  # fmt: skip
-        lora = lora_of(session, done.adapters, done.embeddings, config, seed)
+        origin = replace(
+            origin or Origin(), concept=pool.concept, anchor=anchor, negative=negative,
+            sampling=sampling, pool=pool_record(pool), exclude=tuple(exclude), keep=digests(keep),
+            bank=None if bank is None else len(bank),
+        )  # fmt: skip
+        lora = lora_of(session, done.adapters, done.embeddings, config, seed, origin)
     log.info("%s", done.outcome.words)
     return done, with_outcome(lora, done.embeddings, done.outcome)
 
@@ -217,12 +226,13 @@ def lora_of(
     session: DiffusionModel,
     adapters: AdapterState,
     embeddings: EmbeddingPool,
-    settings: Any,
+    settings: EraseConfig | Mapping[str, Any],
     seed: int,
+    origin: Origin | None = None,
 ) -> LoraDict:
     """Adapters as the LORA_MODEL of the host, with the metadata of the file they will become."""
     about = metadata(
         adapters, embeddings, seed=seed, settings=settings,
-        fingerprint=session.fingerprint, family=session.family,
+        fingerprint=session.fingerprint, family=session.family, origin=origin,
     )  # fmt: skip
     return LoraDict(to_state_dict(adapters, session.names), about)

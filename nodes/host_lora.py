@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..darkminer.adapter import AdapterState
 from ..darkminer.layers import LAYERS, adapted_layers
+from ..darkminer.lora_check import check_numbers
 from ..darkminer.lora_file import from_state_dict
 
 
@@ -34,7 +35,12 @@ def model_family(model_config: Any) -> str:
 
 
 def apply_lora(model: Any, lora: Mapping[str, Tensor], strength: float = 1.0) -> Any:
-    """A clone of the MODEL with the LoRA on it, as the host's own loader does it."""
+    """A clone of the MODEL with the LoRA on it, as the host's own loader does it.
+
+    Raises:
+        DarkMinerError: if its values are no finite numbers.
+    """
+    check_numbers(lora)
     return comfy.sd.load_lora_for_models(model, None, dict(lora), strength, 0)[0]
 
 
@@ -53,7 +59,7 @@ def state_of(lora: Mapping[str, Tensor], model: Any) -> AdapterState:
     """The adapters of an erasure made from this MODEL, to continue them.
 
     Raises:
-        DarkMinerError: if it is another model's LoRA, lacks layers, or mixes ranks.
+        DarkMinerError: if it is no sound LoRA, another model's, lacks layers, or mixes ranks.
     """
     network = model.model.diffusion_model
     choices = [adapted_layers(network, layers) for layers in LAYERS]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.samplers
 import comfy.utils
 import folder_paths
 import numpy as np
+from comfy.cli_args import args
 from PIL import Image
 
 from ..darkminer.errors import DarkMinerError, DivergedError, SettingError
@@ -74,11 +77,37 @@ def named(node: str) -> Iterator[None]:
 
 
 def output_file(prefix: str) -> Path:
-    """The next free ``<output>/<prefix>_00001_.safetensors``, numbered as the host numbers."""
-    folder, name, counter, _, _ = folder_paths.get_save_image_path(
-        prefix, folder_paths.get_output_directory()
-    )
+    """The next free ``<output>/<prefix>_00001_.safetensors``, numbered as the host numbers.
+
+    Raises:
+        DarkMinerError: if its folder cannot be made.
+    """
+    try:
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(
+            prefix, folder_paths.get_output_directory()
+        )
+    except OSError as error:
+        raise DarkMinerError(
+            f"filename_prefix {prefix!r} names a folder that cannot be made ({error}): name "
+            "another one below the output folder."
+        ) from error
     return Path(folder) / f"{name}_{counter:05}_.safetensors"
+
+
+def workflow_metadata(hidden: Any) -> dict[str, str]:
+    """The workflow that is running, under the names by which the host's page finds it in a file.
+
+    Nothing where the host was started with ``--disable-metadata``.
+    """
+    if hidden is None or args.disable_metadata:
+        return {}
+    # The host notes on each node what it was asked whether files changed; that is no part of it.
+    prompt = {
+        name: {k: v for k, v in node.items() if k != "is_changed"}
+        for name, node in (hidden.prompt or {}).items()
+    }
+    found = {"prompt": prompt, **(hidden.extra_pnginfo or {})}
+    return {name: json.dumps(value) for name, value in found.items() if value}
 
 
 def save_picture(path: Path, images) -> None:

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ..darkminer.adapter import AdapterState
 from ..darkminer.config import EraseConfig
+from ..darkminer.lora_metadata import Origin
 from ..darkminer.words import split_words
 from . import inputs, sockets
 from .agreement import check_bank
@@ -17,14 +18,16 @@ from .continuing import OPENINGS, check_continued, continuing_inputs, opens
 from .erasing import run_erasure
 from .host_lora import apply_lora, state_of
 from .host_run import Progress, named
+from .origin import encoder_record
 from .report import report_picture
 from .stages import as_continued
 from .verify import against_input, encoder, encoder_inputs, verify_config
+from .watched import WatchesEncoder
 
 NODE = "DarkMinerLoop"
 
 
-class DarkMinerLoop(io.ComfyNode):
+class DarkMinerLoop(WatchesEncoder):
     @classmethod
     def define_schema(cls):
         return io.Schema(
@@ -93,6 +96,10 @@ class DarkMinerLoop(io.ComfyNode):
                 sampling=sampling,
                 keep=inputs.keep_contexts(changes, NODE), state=state,
                 embeddings=embeddings, opening=opens(opening, lora, embeddings), report=Progress(),
+                origin=Origin(
+                    node=NODE, before=getattr(lora, "metadata", {}),
+                    encoder=encoder_record(clip_vision, open_clip_model, open_clip_weights),
+                ),
             )  # fmt: skip
         return io.NodeOutput(
             model if done.outcome.empty else apply_lora(model, trained), trained,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..darkminer.errors import DarkMinerError
-from ..darkminer.lora_file import LoraDict, file_stem, for_diffusers, save_lora
+from ..darkminer.file_names import CONCEPT, checked_prefix, file_stem
+from ..darkminer.lora_check import lora_layers
+from ..darkminer.lora_file import LoraDict, for_diffusers, save_lora
 from ..darkminer.outcome import require_work
 from . import sockets
-from .host_run import named, output_file, save_picture
+from .host_run import named, output_file, save_picture, workflow_metadata
 
 NODE = "SaveErasureLoRA"
 
@@ -27,7 +29,7 @@ class SaveErasureLoRA(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix", default="loras/erase",
                     tooltip="Below the output folder; the host lists output/loras among its LoRAs. "
-                    "%concept% stands for the erased concept.",
+                    "%concept% stands for the erased concept, in letters that file names may hold.",
                 ),
                 io.Combo.Input(
                     "format", options=["kohya", "diffusers"], default="kohya", optional=True,
@@ -49,17 +51,26 @@ class SaveErasureLoRA(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, filename_prefix=None):
+        try:
+            if filename_prefix is not None:
+                checked_prefix(filename_prefix)
+        except DarkMinerError as error:
+            return f"{NODE}: {error}"
+        return True
+
+    @classmethod
     def execute(cls, lora, filename_prefix, format="kohya", image=None, save_empty=False):
         with named(NODE):
+            prefix = checked_prefix(filename_prefix)
+            lora_layers(lora, "lora")
             if not save_empty:
                 require_work(lora)
-            if not lora:
-                raise DarkMinerError("lora holds no layers: connect the LoRA of an erasure.")
             lora = LoraDict(lora, getattr(lora, "metadata", {}))
             concept = file_stem(lora.metadata.get("darkminer_concept", ""))
-            path = output_file(filename_prefix.replace("%concept%", concept))
+            path = output_file(prefix.replace(CONCEPT, concept))
             lora = for_diffusers(lora) if format == "diffusers" else lora
-            save_lora(path, lora, lora.metadata)
+            save_lora(path, lora, lora.metadata | workflow_metadata(cls.hidden))
             if image is not None:
                 save_picture(path.with_suffix(".png"), image)
         return io.NodeOutput(str(path), ui={"text": [path.name]})

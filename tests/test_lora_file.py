@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 from dark_miner.darkminer.config import PAPER
@@ -6,13 +8,12 @@ from dark_miner.darkminer.loop import new_adapters
 from dark_miner.darkminer.lora_file import (
     LoraDict,
     combine,
-    file_stem,
     for_diffusers,
     from_state_dict,
-    metadata,
     save_lora,
     to_state_dict,
 )
+from dark_miner.darkminer.lora_metadata import metadata
 from dark_miner.darkminer.types import EmbeddingPool, RoundRecord
 from safetensors import safe_open
 
@@ -47,6 +48,24 @@ def test_a_file_holds_three_keys_per_layer_and_comes_back_as_it_went(tmp_path):
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["x.safetensors"]
 
 
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read_a_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_lora(tmp_path / "x.safetensors", to_state_dict(state(), NAMES), {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == mode
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "taken").write_bytes(b"")
+    for path in (tmp_path / "taken" / "x.safetensors", tmp_path / f"{'x' * 300}.safetensors"):
+        with pytest.raises(DarkMinerError, match="cannot be written .*: make room"):
+            save_lora(path, to_state_dict(state(), NAMES), {})
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"old")
@@ -59,14 +78,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        (lambda t: {"lora_unet_other.lora_up.weight": torch.zeros(1)}, "no layer of this MODEL"),
+        (lambda t: dict(lora(0, 2, 2.0)), "no layer of this MODEL"),
         (
             lambda t: {k: v for k, v in t.items() if "attn1" not in k},
             r"covers 1 .*\(2 of this",
         ),
         (
             lambda t: {k: v for k, v in t.items() if k != "lora_unet_attn1_to_v.lora_up.weight"},
-            "lacks lora_unet_attn1_to_v.lora_up.weight",
+            "lacks 'lora_unet_attn1_to_v.lora_up.weight'",
         ),
         (lambda t: t | {"lora_unet_attn1_to_v.alpha": torch.tensor(3.0)}, "mixes ranks"),
     ],
@@ -92,11 +111,6 @@ def test_a_lora_dict_is_a_dict_that_carries_metadata():
     lora = LoraDict({"a": torch.ones(1)}, {"x": "y"})
     assert isinstance(lora, dict) and lora.metadata == {"x": "y"}
     assert LoraDict({}).metadata == {}
-
-
-def test_file_stem():
-    assert file_stem("Van Gogh's style!") == "van-gogh-s-style"
-    assert file_stem("?") == "concept"
 
 
 def delta(lora, stem):

@@ -325,3 +325,23 @@ def test_two_erasures_become_one_file_with_a_picture_and_go_on(comfy):
             downs = [k for k in file.keys() if k.endswith("lora_down.weight")]  # noqa: SIM118
             assert {file.get_tensor(k).shape[0] for k in downs} == {2 * rank}
             assert len(downs) == 66
+
+
+def test_rubbish_in_a_lora_is_refused_by_every_node_that_takes_one(hosted):
+
+    names = ("combine", "save_lora", "host_lora")
+    combine, save, lora = (importlib.import_module(f"dark_miner.nodes.{n}") for n in names)
+    stem = "lora_unet_a"
+    good = {
+        f"{stem}.lora_up.weight": torch.ones(3, 1), f"{stem}.lora_down.weight": torch.ones(1, 2),
+    }  # fmt: skip
+    bad = {**good, f"{stem}.alpha": torch.zeros(2)}
+    error = importlib.import_module("dark_miner.darkminer.errors").DarkMinerError
+    takes = {
+        "CombineErasures: lora_2": lambda: combine.CombineErasures.execute(lora_1=good, lora_2=bad),
+        "SaveErasureLoRA: lora": lambda: save.SaveErasureLoRA.execute(bad, "loras/never"),
+        "The LoRA": lambda: lora.apply_lora(None, bad),
+    }
+    for said, take in takes.items():
+        with pytest.raises(error, match=f"^{said} has at '{stem}.alpha' 2 numbers where one"):
+            take()

@@ -1,0 +1,34 @@
+"""A workflow of strangers stops its own run at the most, never the server."""
+
+import pytest
+
+from .conftest import script
+from .test_files_out import FEW, MODELS
+from .test_nodes import models_and_pool, node
+from .test_pictures import next_prompt
+
+pytestmark = pytest.mark.host
+
+HALF = "a \ud800 *"  # half of a surrogate pair, which JSON can carry and no encoding write
+LOOP = ("anchor_prompt", "negative_prompt", "threshold", "exclude_words", "open_clip_model")
+POOL = ("concept", "template", "negative", "folder")
+
+
+@pytest.mark.parametrize("field", [*POOL, *LOOP, "concepts", "filename_prefix"])
+def test_half_a_surrogate_pair_in_any_text_leaves_the_server_running(comfy, field):
+    pool = {field: HALF} if field in POOL else {}
+    vision = {} if field == "open_clip_model" else {"clip_vision": ["m", 3]}
+    loop = {**FEW, **vision, **({field: HALF} if field in LOOP else {})}
+    work = models_and_pool(**pool)
+    if field == "concepts":
+        sizes = {"template": "a *", "size": 5, "width": 32, "height": 32}
+        work["train"] = node("EraseConcepts", **MODELS, **loop, **sizes, concepts=HALF)
+    else:
+        work["train"] = node("DarkMinerLoop", **MODELS, **loop, pool=["pool", 0])
+    prefix = HALF if field == "filename_prefix" else "loras/strangers_%concept%"
+    work["save"] = node("SaveErasureLoRA", lora=["train", 1], filename_prefix=prefix)
+    try:
+        comfy.run(work)
+    except script("comfy_server").ServerError as error:
+        str(error).encode()
+    next_prompt(comfy)
