@@ -33,6 +33,17 @@ class SettingError(DarkMinerError):
         super().__init__(f"{setting} is {value!r}: it must be {rule}.")
 
 
+def can_be_written(error: BaseException) -> bool:
+    """Whether the messages of an error, and of all that led to it, can be written."""
+    chain: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in chain:
+        chain.append(following)
+        hidden = following.__suppress_context__
+        following = following.__cause__ or (None if hidden else following.__context__)
+    return all(writable(str(e)) == str(e) for e in chain)
+
+
 class DivergedError(RuntimeError):
     """A loss or a picture stopped being finite while training, or a training ran away.
 

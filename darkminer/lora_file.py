@@ -201,9 +201,11 @@ def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Made here, so that the umask decides who may read it.
+        # Some safetensors put a file in its place that only its owner may read.
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = temporary.stat().st_mode
         save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, dict(metadata))
+        temporary.chmod(mode)
         os.replace(temporary, path)
     except OSError as error:
         raise DarkMinerError(

@@ -17,7 +17,7 @@ import numpy as np
 from comfy.cli_args import args
 from PIL import Image
 
-from ..darkminer.errors import DarkMinerError, DivergedError, SettingError
+from ..darkminer.errors import DarkMinerError, DivergedError, SettingError, can_be_written
 from ..darkminer.types import StepReport
 from .fields import sentence
 
@@ -61,19 +61,28 @@ def _row(images) -> Image.Image:  # [B, H, W, 3] in 0..1
 
 @contextmanager
 def named(node: str) -> Iterator[None]:
-    """Put the node's name in front of what the method has to say."""
+    """Put the node's name in front of what the method has to say.
+
+    The host logs an error with all that led to it; where that holds what no log can write, only the
+    node's own sentence is handed on.
+    """
     try:
         yield
     except SettingError as error:
         raise DarkMinerError(f"{node}: {sentence(node, error)}") from error
     except DarkMinerError as error:
-        text = str(error)
-        if text.startswith(node):
+        text, plain = str(error), can_be_written(error)
+        if text.startswith(node) and plain:
             raise
-        raise DarkMinerError(f"{node}: {text}") from error
+        said = text if text.startswith(node) else f"{node}: {text}"
+        raise DarkMinerError(said) from (error if plain else None)
     except DivergedError as error:
         error.args = (f"{node}: {error}",)
         raise
+    except Exception as error:
+        if can_be_written(error):
+            raise
+        raise DarkMinerError(f"{node}: {error}") from None
 
 
 def output_file(prefix: str) -> Path:

@@ -1,5 +1,9 @@
 """A workflow of strangers stops its own run at the most, never the server."""
 
+import asyncio
+import importlib
+import traceback
+
 import pytest
 
 from .conftest import script
@@ -27,8 +31,28 @@ def test_half_a_surrogate_pair_in_any_text_leaves_the_server_running(comfy, fiel
         work["train"] = node("DarkMinerLoop", **MODELS, **loop, pool=["pool", 0])
     prefix = HALF if field == "filename_prefix" else "loras/strangers_%concept%"
     work["save"] = node("SaveErasureLoRA", lora=["train", 1], filename_prefix=prefix)
+
+    async def to_an_end(client):
+        await asyncio.wait_for(client.run(work), 240)
+
     try:
-        comfy.run(work)
+        comfy.ask(to_an_end)
     except script("comfy_server").ServerError as error:
         str(error).encode()
     next_prompt(comfy)
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_what_the_host_logs_of_an_error_can_be_written(hosted, chained):
+    """A library's own message quotes what it was given, and the host logs what led to an error."""
+    run = importlib.import_module("dark_miner.nodes.host_run")
+    errors = importlib.import_module("dark_miner.darkminer.errors")
+    for prefix in ("", "Node: "):
+        with pytest.raises(errors.DarkMinerError, match="^Node: ") as caught, run.named("Node"):
+            try:
+                raise RuntimeError(f"{prefix}a \ud800")
+            except RuntimeError as error:
+                if not chained:
+                    raise
+                raise errors.DarkMinerError(f"{prefix}sentence") from error
+        "".join(traceback.format_exception(caught.value)).encode()
