@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import inspect
 import os
 
 import pytest
@@ -54,6 +55,10 @@ def test_pictures_are_read_as_load_image_reads_them(hosted, tmp_path, mode, endi
 
 @pytest.mark.parametrize("make, name", [(rotated, "p.jpg"), (grey16, "p.png")])
 def test_rotated_and_deep_pictures_are_read_as_load_image_reads_them(hosted, tmp_path, make, name):
+    from nodes import LoadImage
+
+    if make is grey16 and "VideoFromFile" not in inspect.getsource(LoadImage.load_image):
+        pytest.skip("Load Image of older hosts turns 16 bits white")
     make(tmp_path / name)
     mine, host = ours(tmp_path / name), the_hosts(tmp_path / name)
     assert mine.shape == host.shape and (mine - host).abs().max() < 0.05
