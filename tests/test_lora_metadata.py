@@ -83,7 +83,7 @@ def test_a_joint_file_tells_of_its_parts():
 
 
 @pytest.mark.parametrize(
-    "rubbish", ["", "{", "7", "null", "[" * 100_000, '["x"]', '[{"concept": 3}]']
+    "rubbish", ["", "{", "7", "null", "[" * 100_000, '[["x"]]', '[{"concept": 3}]']
 )
 def test_rubbish_in_an_earlier_files_fields_stops_nothing(rubbish):
     before = {"darkminer_runs": rubbish, "darkminer_concepts": rubbish, "darkminer_concept": "noto"}
