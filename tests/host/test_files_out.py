@@ -7,6 +7,7 @@ import os
 import pytest
 from safetensors import safe_open
 
+from ..test_lora_file import lora
 from ..test_lora_metadata import runs
 from .conftest import script
 from .test_nodes import SAMPLING, models_and_pool, node
@@ -26,8 +27,8 @@ STAGES = ("CircumventLoRA", "DarkMinerChase")
 NODES = (*STAGES, "DarkMinerLoop", "EraseConcepts")
 
 
-def save(lora, prefix="loras/out_%concept%"):
-    return node("SaveErasureLoRA", lora=lora, filename_prefix=prefix)
+def save(link, prefix="loras/out_%concept%"):
+    return node("SaveErasureLoRA", lora=link, filename_prefix=prefix)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def test_a_bad_file_name_that_comes_by_a_link_is_one_sentence(hosted):
     module = importlib.import_module("dark_miner.nodes.save_lora")
     error = importlib.import_module("dark_miner.darkminer.errors").DarkMinerError
     with pytest.raises(error, match="^SaveErasureLoRA: filename_prefix '../out' has a part"):
-        module.SaveErasureLoRA.execute(None, "../out")
+        module.SaveErasureLoRA.execute(lora=lora(0, 2, 2.0), filename_prefix="../out")
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(hosted, tmp_path):

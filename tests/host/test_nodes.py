@@ -339,7 +339,9 @@ def test_rubbish_in_a_lora_is_refused_by_every_node_that_takes_one(hosted):
     error = importlib.import_module("dark_miner.darkminer.errors").DarkMinerError
     takes = {
         "CombineErasures: lora_2": lambda: combine.CombineErasures.execute(lora_1=good, lora_2=bad),
-        "SaveErasureLoRA: lora": lambda: save.SaveErasureLoRA.execute(bad, "loras/never"),
+        "SaveErasureLoRA: lora": lambda: save.SaveErasureLoRA.execute(
+            lora=bad, filename_prefix="loras/never"
+        ),
         "The LoRA": lambda: lora.apply_lora(None, bad),
     }
     for said, take in takes.items():
