@@ -36,7 +36,7 @@ class Progress:
         self._last = 0.0
 
     def __call__(self, report: StepReport) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        stop_if_asked()
         now = time.monotonic()
         due = now - self._last >= _SECONDS_BETWEEN_UPDATES
         if not due and report.images is None and report.step < report.steps:
@@ -57,6 +57,11 @@ def _row(images) -> Image.Image:  # [B, H, W, 3] in 0..1
     row = Image.fromarray(np.concatenate(list(pixels), axis=1))
     scale = max(1, 128 // row.height)
     return row.resize((row.width * scale, row.height * scale), Image.Resampling.NEAREST)
+
+
+def stop_if_asked() -> None:
+    """Raise what the host raises where its stop button was pressed."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 @contextmanager

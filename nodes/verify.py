@@ -13,7 +13,7 @@ from ..darkminer.verify import verify
 from . import inputs, sockets
 from .checks import accepted
 from .host import context_of
-from .host_run import Progress, named
+from .host_run import Progress, named, stop_if_asked
 from .host_vision import vision_encoder
 from .mined import mined_into
 from .stages import check_width, stage
@@ -30,11 +30,14 @@ def encoder_inputs() -> list:
         ),
         io.String.Input(
             "open_clip_model", default="ViT-L-14", optional=True,
-            tooltip="open_clip architecture, used when no clip_vision is connected.",
+            tooltip="open_clip architecture, used when no clip_vision is connected. With a file "
+            "as weights the endings -quickgelu (OpenAI, DFN, MetaCLIP) and -gelu (LAION, DataComp) "
+            "say which activation they were trained with.",
         ),
         io.String.Input(
             "open_clip_weights", default="openai", optional=True,
-            tooltip="open_clip weights: a tag (downloaded once) or a file.",
+            tooltip="open_clip weights: a tag of its list (downloaded once, when the node starts) "
+            "or a file.",
         ),
     ]  # fmt: skip
 
@@ -53,7 +56,7 @@ def encoder(clip_vision, open_clip_model: str, open_clip_weights: str, node: str
     """The image encoder the user asked for."""
     if clip_vision is not None:
         return vision_encoder(clip_vision, node)
-    return open_clip_encoder(open_clip_model, open_clip_weights)
+    return open_clip_encoder(open_clip_model, open_clip_weights, waiting=stop_if_asked)
 
 
 def verify_config(
