@@ -84,10 +84,12 @@ def mine(
 
     optimizer = make_optimizer(config, [context])
     trace = LossTrace("mine", round_)
+    first: tuple[_Drawn, Tensor] | None = None
     for step in range(config.steps):
         set_lr(optimizer, config, step)
         drawn = _draw(model, images, config, gen)
         loss = model.memory.attempt(_gradients, model, drawn, context, contexts)
+        first = first or (drawn, loss)
         _clip_each(context, config.clip)
         optimizer.step()
         if limit is not None:
@@ -95,8 +97,8 @@ def mine(
         trace.add(loss)
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
-    require_fallen(trace.values, "mine", round_)
     require_settled(context, "mine", round_, config.steps)
+    _require_fallen(model, first, contexts, round_, config)
     found = context.detach().float().cpu()
     embeddings = tuple(
         MinedEmbedding(found[i].clone(), round_, tuple(indices[i].tolist())) for i in range(m)
@@ -128,24 +130,25 @@ def mine_tokens(
     indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
     images = pool.latents[indices].flatten(0, 1).to(model.device)  # [m * k, C, h, w]
     repeats = [text.template] * (m * k)
-    first = torch.randint(len(text.words), (m,), generator=gen).tolist()
-    tokens = torch.stack([text.encoder.word(text.words[i]) for i in first]).requires_grad_(True)
+    words = torch.randint(len(text.words), (m,), generator=gen).tolist()
+    tokens = torch.stack([text.encoder.word(text.words[i]) for i in words]).requires_grad_(True)
     optimizer = torch.optim.Adam([tokens], lr=config.token_lr)
 
     def contexts() -> Tensor:
         return text.encoder(repeats, tokens.repeat_interleave(k, 0)).to(images.device)
 
     trace = LossTrace("mine", round_)
+    first: tuple[_Drawn, Tensor] | None = None
     for step in range(config.steps):
-        loss = model.memory.attempt(
-            _gradients, model, _noised(model, images, gen), tokens, contexts
-        )
+        drawn = _noised(model, images, gen)
+        loss = model.memory.attempt(_gradients, model, drawn, tokens, contexts)
+        first = first or (drawn, loss)
         optimizer.step()
         trace.add(loss)
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
-    require_fallen(trace.values, "mine", round_)
     require_settled(tokens, "mine", round_, config.steps)
+    _require_fallen(model, first, contexts, round_, config)
     found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
              zip(tokens.detach(), indices.tolist(), strict=True)]  # fmt: skip
     return MineResult(tuple(e for group in found for e in group), [], trace.values)
@@ -214,6 +217,21 @@ def _gradients(
     each = errors.view(len(variable), -1).mean(1)
     each.sum().backward()  # the sum keeps the gradients apart
     return each.detach().mean()
+
+
+@torch.no_grad()
+def _require_fallen(
+    model: DiffusionModel,
+    first: tuple[_Drawn, Tensor] | None,
+    contexts: Callable[[], Tensor],
+    round_: int,
+    config: MineConfig,
+) -> None:
+    """Ask once more what the first step asked, of what was mined."""
+    assert first is not None
+    (x, noise, index), before = first
+    after = mining_loss(model.denoise, model.schedule, x, contexts(), noise, index).mean()
+    require_fallen(before, after, "mine", round_, config.steps)
 
 
 def _start(anchor: Tensor, config: MineConfig, gen: torch.Generator) -> Tensor:
