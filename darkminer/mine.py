@@ -148,9 +148,9 @@ def mine_tokens(
         report(StepReport("mine", round_, step + 1, config.steps, trace.last))
     trace.flush()
     require_settled(tokens, "mine", round_, config.steps)
-    _require_fallen(model, first, contexts, round_, config)
     found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
              zip(tokens.detach(), indices.tolist(), strict=True)]  # fmt: skip
+    _require_fallen(model, first, contexts, round_, config)
     return MineResult(tuple(e for group in found for e in group), [], trace.values)
 
 
