@@ -17,6 +17,7 @@ SAMPLING = {
     "batch_size": 16,
 }  # fmt: skip
 HELD_OUT = "ball, bouquet"
+LENGTH = 20  # tokens of a mined embedding: not the gallery's prompts' 32
 OURS = (
     "ImagePoolBuilder", "MineEmbedding", "VerifyDeltaCLIP", "CircumventLoRA", "DarkMinerLoop",
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
@@ -44,7 +45,8 @@ def loop(prefix="loras/loop", **changes):
     inputs = {
         "anchor_prompt": "a drawing", "negative_prompt": "", "preset": "fast", "max_rounds": 2,
         "seed": 3, **SAMPLING, "threshold": "-1", "exclude_words": HELD_OUT, "mine_steps": 3,
-        "count": 1, "circumvent_steps": 4, "chase_steps": 3, "bank_size": 6, **changes,
+        "length": LENGTH, "count": 1, "circumvent_steps": 4, "chase_steps": 3,
+        "bank_size": 6, **changes,
     }  # fmt: skip
     return {
         **models_and_pool(),
@@ -89,7 +91,7 @@ def graph(prefix="loras/graph"):
         "mine": node(
             "MineEmbedding", model=m, pool=["pool", 0], anchor=["anchor", 0], **few,
             lora=["open", 1], embeddings=["open", 2], clip=c, exclude_words=HELD_OUT, steps=3,
-            count=1,
+            length=LENGTH, count=1,
         ),
         "verify": node(
             "VerifyDeltaCLIP", model=m, vae=v, mined=["mine", 0], reference=["anchor", 0],

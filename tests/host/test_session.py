@@ -73,7 +73,7 @@ def short(tools):
     return replace(
         config.FAST,
         text_words=2,
-        mine=replace(config.FAST.mine, steps=3, count=1, tokens=1, token_words=1),
+        mine=replace(config.FAST.mine, steps=3, length=20, count=1, tokens=1, token_words=1),
         verify=replace(config.FAST.verify, threshold=-1.0, draws=1),
         circumvent=replace(config.FAST.circumvent, **few),
         start=replace(config.FAST.start, **few),
