@@ -15,7 +15,9 @@ from .image_pool import concept_prompt
 from .types import EmbeddingPool, MinedEmbedding
 
 _ARTICLES = ("a", "an", "the")
-_THING = re.compile(r"\s+of(\s+(a|an|the))?\s+\*(?=\s*([,.;:]|$))", re.IGNORECASE)
+_OF = r"\s+of(\s+(a|an|the))?\s+\*"
+_THING = re.compile(_OF + r"\s*$", re.IGNORECASE)
+_PART = re.compile(_OF + r"(?=\s*([,.;:]|$))", re.IGNORECASE)
 _LONE = re.compile(r"\s+([,.;:])")
 
 
@@ -30,7 +32,7 @@ def concept_prompts(concept: str, templates: Sequence[str]) -> list[str]:
 
 def without_concept(template: str) -> str:
     """A template without its ``*``: "a * photo" and "a photo of a *" both give "a photo"."""
-    plain = " ".join(_THING.sub("", template).replace("*", " ").split())
+    plain = " ".join(_PART.sub("", template).replace("*", " ").split())
     return _LONE.sub(r"\1", plain).lstrip(",.;: ")
 
 
@@ -45,7 +47,7 @@ def with_word(template: str, word: str) -> str:
         return f"{template} of a {word}"
     head = template[: thing.start()].split()
     place = 1 if head and head[0].lower() in _ARTICLES else 0
-    return " ".join([*head[:place], word, *head[place:]]) + template[thing.start() :]
+    return " ".join([*head[:place], word, *head[place:]]) + thing.group()
 
 
 def subject_prompts(concept: str, template: str, words: Sequence[str]) -> list[tuple[str, str]]:

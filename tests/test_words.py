@@ -62,9 +62,9 @@ def test_a_word_is_its_own_base_and_short_stems_are_none():
     assert bases("inked") == {"inked", "ink", "inke"}
 
 
-def test_a_placeholder_before_punctuation_is_a_thing_too():
+def test_no_lone_punctuation_is_left_where_the_placeholder_was():
     assert without_concept("a drawing of *, pale") == "a drawing, pale"
-    assert with_word("a drawing of *, pale", "dog") == "a dog drawing of *, pale"
+    assert with_word("a drawing of *, pale", "dog") == "a drawing of *, pale of a dog"
     assert without_concept("*, pale") == "pale"
     assert without_concept("a *, pale photo") == "a, pale photo"
 

@@ -129,13 +129,22 @@ def test_mining_with_tokens_and_verifying_go_through_the_nodes(tools, sd15):
     )
     anchor = tools.host_text.conditioning(clip, "a photo")
     mined, embeddings, _ = tools.mine.MineEmbedding.execute(
-        sd15, pool, anchor, "fast", 0, clip=clip, steps=1, count=1, length=LENGTH
+        model=sd15,
+        pool=pool,
+        anchor=anchor,
+        preset="fast",
+        seed=0,
+        clip=clip,
+        steps=1,
+        count=1,
+        length=LENGTH,
     ).args
     lengths = [len(e.context) for e in embeddings.current()]
     assert set(lengths) == {LENGTH, PROMPT}
     assert [len(c) for c in tools.mined.contexts_in(mined)] == lengths
     _, score, target, _, judged = tools.verify.VerifyDeltaCLIP.execute(
-        sd15, vae, mined, anchor, pool, "fast", 0, **FEW, batch_size=4, threshold="-1", draws=1,
+        model=sd15, vae=vae, mined=mined, reference=anchor, pool=pool, preset="fast", seed=0, **FEW,
+        batch_size=4, negative=tools.host_text.conditioning(clip, ""), threshold="-1", draws=1,
         clip_vision=tools.demo.load_demo_models()[3], embeddings=embeddings,
     ).args  # fmt: skip
     assert len(target) == len(lengths) == len(judged.current())

@@ -121,8 +121,9 @@ def test_an_attack_through_punctuation_finds_what_was_never_erased(tools, galler
     pool = made(tools, gallery, template)
     anchor = tools.host_text.conditioning(clip, "a drawing")
     _, success, _, words = tools.attack.AttackErasure.execute(
-        model, vae, pool, anchor, 0, **SAMPLING, batch_size=16, clip_vision=vision, clip=clip,
-        negative=tools.host_text.conditioning(clip, ""), steps=60, pictures=8,
+        model=model, vae=vae, pool=pool, anchor=anchor, seed=0, **SAMPLING, batch_size=16,
+        clip_vision=vision, clip=clip, negative=tools.host_text.conditioning(clip, ""), steps=60,
+        pictures=16,
     ).args  # fmt: skip
     share = float(words.partition("token ")[2].split()[0])
     assert share > 0.5, words
@@ -139,23 +140,23 @@ def test_a_vocabulary_without_a_word_left_is_one_sentence(tools, gallery, node):
     anchor = tools.host_text.conditioning(clip, "a drawing")
     all_words = ", ".join(tools.host_text.vocabulary(clip))
     start = tools.erasing.concept_contexts(clip, pool, tools.config.FAST, exclude=(), seed=0)
-    more = {**SAMPLING, "batch_size": 4, "exclude_words": all_words}
-    few = {"exclude_words": all_words}
-    asked = {
-        "mine": lambda n: n.MineEmbedding.execute(model, pool, anchor, "fast", 0, clip=clip, **few),
-        "contexts": lambda n: n.DarkMinerConceptContexts.execute(clip, pool, 0, **few),
-        "bank": lambda n: n.DarkMinerVocabularyBank.execute(
-            model, clip, vae, pool, "a drawing", "", 0, clip_vision=vision, **more
+    few = {"seed": 0, "exclude_words": all_words, "clip": clip, "pool": pool}
+    more = {**few, **SAMPLING, "batch_size": 4, "model": model}
+    more["negative"] = tools.host_text.conditioning(clip, "")
+    texts = {name: value for name, value in more.items() if name != "negative"}
+    prompts = {"anchor_prompt": "a drawing", "negative_prompt": "", "vae": vae}
+    kind, given = {
+        "mine": ("MineEmbedding", {**few, "model": model, "anchor": anchor, "preset": "fast"}),
+        "contexts": ("DarkMinerConceptContexts", few),
+        "bank": ("DarkMinerVocabularyBank", {**texts, **prompts, "clip_vision": vision}),
+        "chase": ("DarkMinerChase", {**more, "embeddings": start, "anchor": anchor}),
+        "attack": (
+            "AttackErasure", {**more, "vae": vae, "anchor": anchor, "clip_vision": vision}
         ),
-        "chase": lambda n: n.DarkMinerChase.execute(
-            model, pool, start, anchor, 0, clip=clip, **more
+        "loop": (
+            "DarkMinerLoop",
+            {**texts, **prompts, "preset": "fast", "max_rounds": 1, "clip_vision": vision},
         ),
-        "attack": lambda n: n.AttackErasure.execute(
-            model, vae, pool, anchor, 0, clip_vision=vision, clip=clip, **more
-        ),
-        "loop": lambda n: n.DarkMinerLoop.execute(
-            model, clip, vae, pool, "a drawing", "", "fast", 1, 0, clip_vision=vision, **more
-        ),
-    }
+    }[node]  # fmt: skip
     with pytest.raises(tools.errors.DarkMinerError, match="leave no word of this CLIP's"):
-        asked[node](getattr(tools, node))
+        getattr(getattr(tools, node), kind).execute(**given)
