@@ -238,11 +238,16 @@ class EmbeddingPool:
         return replace(self, entries=(*self.entries, *mined), round=self.round + 1)
 
     def judged(self, verdict: Verdict) -> EmbeddingPool:
-        """The pool with the newest round's scores filled in and what failed dropped."""
+        """The pool with the newest round's scores filled in and what failed dropped.
+
+        An erasure that goes on looks once more at the round that its last verification has seen:
+        the newer record takes the older one's place.
+        """
         scored = [replace(e, score=s) for e, s in zip(self.current(), verdict.scores, strict=True)]
         kept = [e for e in scored if e.score is not None and e.score > verdict.threshold]
         record = RoundRecord(self.round, verdict.scores, verdict.threshold, verdict.verified)
-        return replace(self, entries=(*self.earlier(), *kept), history=(*self.history, record))
+        before = (r for r in self.history if r.round < self.round)
+        return replace(self, entries=(*self.earlier(), *kept), history=(*before, record))
 
     def looked_at(self, judged: EmbeddingPool) -> EmbeddingPool:
         """The pool as it is, with the record of a verification that no circumventing followed."""

@@ -52,10 +52,11 @@ def same(one, other):
 
 
 def test_two_runs_of_one_round_are_one_run_of_two(world, first):
-    whole, _, rounds = loop(world, 2)
+    whole, once, rounds = loop(world, 2)
     rest, embeddings, counted = loop(world, 1, rank=0, **first)
     assert (rounds, counted) == (2, 2)
-    assert [r.round for r in embeddings.history] == [1, 2]
+    assert [r.round for r in embeddings.history] == [1, 2, 3]  # the last is a look, no round
+    assert embeddings.history == once.history
     assert rest.metadata["darkminer_rounds"] == "2"
     assert same(whole, rest)
 
@@ -75,7 +76,7 @@ def test_text_start_and_chase_come_again_where_asked(world, first):
 def test_a_lora_alone_begins_anew_and_the_log_says_so(world, first, caplog):
     with caplog.at_level(logging.WARNING):
         _, embeddings, rounds = loop(world, 1, lora=first["lora"])
-    assert rounds == 1 and [r.round for r in embeddings.history] == [1]
+    assert rounds == 1 and [r.round for r in embeddings.history] == [1, 2]
     assert "embeddings is not connected" in caplog.text
 
 
