@@ -21,9 +21,10 @@ LEVELS = (
 def attacked(**changes):
     prompt = models_and_pool() | {
         "anchor": node("CLIPTextEncode", clip=["m", 1], text="a drawing"),
+        "no": node("CLIPTextEncode", clip=["m", 1], text=""),
         "attack": node(
             "AttackErasure", model=["m", 0], vae=["m", 2], pool=["pool", 0], anchor=["anchor", 0],
-            seed=0, **{**SAMPLING, **changes}, clip_vision=["m", 3], exclude_words=HELD_OUT,
+            negative=["no", 0], seed=0, **{**SAMPLING, **changes}, clip_vision=["m", 3], exclude_words=HELD_OUT,
             steps=1, pictures=2,
         ),
     }  # fmt: skip
