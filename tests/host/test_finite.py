@@ -24,8 +24,8 @@ def attacked(**changes):
         "no": node("CLIPTextEncode", clip=["m", 1], text=""),
         "attack": node(
             "AttackErasure", model=["m", 0], vae=["m", 2], pool=["pool", 0], anchor=["anchor", 0],
-            negative=["no", 0], seed=0, **{**SAMPLING, **changes}, clip_vision=["m", 3], exclude_words=HELD_OUT,
-            steps=1, pictures=2,
+            negative=["no", 0], seed=0, **{**SAMPLING, **changes}, clip_vision=["m", 3],
+            exclude_words=HELD_OUT, steps=1, pictures=2,
         ),
     }  # fmt: skip
     return prompt | {"look": node("PreviewImage", images=["attack", 2])}
