@@ -91,13 +91,10 @@ def of_drawings(studio: Any, target: Target) -> dict[str, dict[str, Any]]:
     """What the judges say of real drawings, through the autoencoder: the target's and others."""
     import torch
     from dark_miner.demo.gallery import OBJECTS, drawings
-
-    def through(images: Any) -> Any:
-        parts = [studio.vae.decode(studio.vae.encode(p)).float().cpu() for p in images.split(128)]
-        return torch.cat(parts)
+    from dark_miner.demo.limits import through
 
     def shares(images: Any) -> dict[str, Any]:
-        images, near = through(images), studio.near(target.kind, target.name)
+        images, near = through(studio.vae, images), studio.near(target.kind, target.name)
         named = target.found(studio.judge(images)).argmax(1) == target.index
         distance = near.distance(images)
         return {

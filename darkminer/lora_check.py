@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .errors import DarkMinerError
+from .finite import is_finite
 
 SUFFIXES = (".lora_up.weight", ".lora_down.weight", ".alpha")
 PREFIX = "lora_unet_"
@@ -59,7 +59,7 @@ def check_numbers(tensors: Mapping[str, Tensor], name: str = "The LoRA") -> None
                     f"{name} has at {key!r} {said} where one positive number belongs: connect a "
                     "LoRA that was made here."
                 )
-        elif not bool(torch.isfinite(tensor.detach().float()).all()):
+        elif not is_finite(tensor.detach().float()):
             raise DarkMinerError(
                 f"{name} has values at {key!r} that are not finite numbers: its training failed, "
                 "train again at a lower learning rate."

@@ -17,7 +17,8 @@ import torch
 
 from .gallery import OBJECTS, SAMPLING, STYLES, drawings, prompt
 from .host import use_host
-from .judge import Neighbourhood
+from .judge import WEIGHTS, Neighbourhood
+from .train_run import outdated, save
 
 FILE = Path(__file__).with_name("limits.json")
 CACHE = Path(__file__).with_name("runs") / "references"
@@ -37,19 +38,22 @@ def concept_drawings(kind: str, name: str, count: int, seed: int) -> torch.Tenso
     return torch.cat(parts)[:count]
 
 
+def through(vae, images: torch.Tensor) -> torch.Tensor:
+    """Images [n, H, W, 3] as the autoencoder gives them back, in bounded memory."""
+    parts = [vae.decode(vae.encode(part)).float().cpu() for part in images.split(128)]
+    return torch.cat(parts)
+
+
 def references(kind: str, name: str, vae) -> torch.Tensor:
     """Real drawings of a concept as the autoencoder gives them back, [2048, 32, 32, 3].
 
-    Kept in the run folder, since they take the autoencoder some time.
+    Kept in the run folder, since they take the autoencoder some time, until its weights are newer.
     """
     file = CACHE / f"{kind}-{name}.pt"
-    if not file.exists():
-        from .train_run import save
-
-        found = concept_drawings(kind, name, REFERENCES, REFERENCE_SEED)
-        parts = [vae.decode(vae.encode(part)).float().cpu() for part in found.split(128)]
+    if outdated(file, WEIGHTS / "vae.safetensors"):
+        made = through(vae, concept_drawings(kind, name, REFERENCES, REFERENCE_SEED))
         file.parent.mkdir(parents=True, exist_ok=True)
-        save((torch.cat(parts).clamp(0, 1) * 255).round().byte(), file)
+        save((made.clamp(0, 1) * 255).round().byte(), file)
     return torch.load(file, weights_only=True).float() / 255
 
 

@@ -14,7 +14,7 @@ import torch
 from .captions import Tokens, caption
 from .export import part, read
 from .gallery import OBJECTS, STYLES, load_atlas, place
-from .train_run import save
+from .train_run import outdated, save
 
 PLACEMENTS = 180  # of each drawing
 UNSEEN = 8  # the first of them are kept from training
@@ -82,10 +82,6 @@ class Contexts:
         return out
 
 
-def _outdated(file: Path, source: Path) -> bool:
-    return not file.exists() or file.stat().st_mtime < source.stat().st_mtime
-
-
 def latents(folder: Path, device: torch.device) -> torch.Tensor:
     """Latents [PLACEMENTS * COUNT, 8, 8, 8] of the pictures, divided by their deviation; half."""
     from comfy.ldm.models.autoencoder import AutoencoderKL
@@ -93,7 +89,7 @@ def latents(folder: Path, device: torch.device) -> torch.Tensor:
     from .models import AUTOENCODER
 
     file = folder / "latents.pt"
-    if _outdated(file, folder / "ae.pt"):
+    if outdated(file, folder / "ae.pt"):
         net = AutoencoderKL(**copy.deepcopy(AUTOENCODER)).eval().to(device)
         net.load_state_dict(read(folder / "ae.pt"))
         with torch.no_grad():
@@ -108,7 +104,7 @@ def contexts(folder: Path) -> Contexts:
     from .train_clip import text_model
 
     file = folder / "contexts.pt"
-    if _outdated(file, folder / "clip.pt"):
+    if outdated(file, folder / "clip.pt"):
         net, tokens, rng = text_model().eval(), Tokens(), random.Random(0)
         net.load_state_dict(part(read(folder / "clip.pt"), "text."))
 

@@ -45,6 +45,11 @@ def save(value: object, file: Path) -> None:
     os.replace(draft, file)
 
 
+def outdated(file: Path, source: Path) -> bool:
+    """Whether what was made from `source` is missing or older than it."""
+    return not file.exists() or file.stat().st_mtime < source.stat().st_mtime
+
+
 class Run:
     """The training of one network, resumed where it stopped.
 

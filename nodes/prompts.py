@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..darkminer.errors import DarkMinerError
+from ..darkminer.finite import is_finite
 
 MINED = "mined"
 """The input that takes mined embeddings, many in one CONDITIONING; all others take prompts."""
@@ -50,7 +50,7 @@ def check_prompt(name: str, value: Any) -> None:
             f"{name} holds {len(value)} prompts and one is needed: connect a single CLIPTextEncode."
         )
     for context, extra in value:
-        if not bool(torch.isfinite(context).all()):
+        if not is_finite(context):
             raise DarkMinerError(
                 f"{name} holds values that are no numbers (NaN): load its text encoder in float32."
             )

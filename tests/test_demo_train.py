@@ -1,11 +1,12 @@
 """The training's frame on a toy: it resumes, starts again, averages, and keeps files whole."""
 
+import os
 import random
 
 import pytest
 import torch
 from dark_miner.demo import captions, export, gallery
-from dark_miner.demo.train_run import Recipe, Run, save
+from dark_miner.demo.train_run import Recipe, Run, outdated, save
 
 RECIPE = Recipe(rate=0.1, warmup=1, decay=0.0, average=0.9, clip=1.0, seed=1)
 CPU = torch.device("cpu")
@@ -123,3 +124,14 @@ def test_a_run_without_a_budget_or_with_two_is_refused(tmp_path):
     for budget in ({}, {"minutes": 1.0, "total": 3}):
         with pytest.raises(ValueError, match="either minutes or a total"):
             Run(tmp_path / "toy.pt", torch.nn.Linear(3, 1), RECIPE, device=CPU, **budget)
+
+
+def test_what_was_made_from_an_older_file_is_outdated(tmp_path):
+    source, made = tmp_path / "source", tmp_path / "made"
+    source.touch()
+    assert outdated(made, source)
+    made.touch()
+    os.utime(made, (2000, 2000))
+    for seconds, old in ((1000, False), (3000, True)):
+        os.utime(source, (seconds, seconds))
+        assert outdated(made, source) is old
