@@ -31,13 +31,13 @@ def train_style(style: str, path: Path) -> None:
     Adapters on whole blocks, Adam.
     """
     from dark_miner.darkminer.config import CircumventConfig
-    from dark_miner.darkminer.loop import new_adapters
-    from dark_miner.darkminer.lora_file import save_lora, to_state_dict
-    from dark_miner.darkminer.losses import mining_loss
+    from dark_miner.darkminer.files.lora_file import save_lora, to_state_dict
+    from dark_miner.darkminer.method.loop import new_adapters
+    from dark_miner.darkminer.method.losses import mining_loss
     from dark_miner.demo.gallery import SIZE, drawings
     from dark_miner.demo.models import load_demo_models
-    from dark_miner.nodes.host import encode_images, latent_size, training_session
-    from dark_miner.nodes.host_text import conditioning, contexts
+    from dark_miner.nodes.host.session import encode_images, latent_size, training_session
+    from dark_miner.nodes.host.text import conditioning, contexts
 
     from .erasure import ANCHOR, gallery_sampling
     from .targets import OBJECT, Target
@@ -71,7 +71,7 @@ def train_style(style: str, path: Path) -> None:
 
 def shares(erased: str, other: str, first: Path | None, second: Path | None) -> dict[str, float]:
     """One model's shares: the erased style where it is asked for, the other where none is."""
-    from dark_miner.darkminer.evaluate import concept_ratio
+    from dark_miner.darkminer.judge.evaluate import concept_ratio
     from dark_miner.demo.gallery import OBJECTS, STYLES
 
     from .figures import PICTURE_SEED, Studio

@@ -76,14 +76,14 @@ def erase_target(
     Returns:
         the erasure and the seconds from loaded models to saved file, the pool included.
     """
-    from dark_miner.darkminer.lora_file import save_lora, to_state_dict
+    from dark_miner.darkminer.files.lora_file import save_lora, to_state_dict
     from dark_miner.demo.gallery import HELD_OUT, SIZE
     from dark_miner.demo.models import load_demo_models
-    from dark_miner.nodes.erasing import run_erasure
-    from dark_miner.nodes.host_lora import names_of
-    from dark_miner.nodes.host_text import contexts
-    from dark_miner.nodes.host_vision import vision_encoder
-    from dark_miner.nodes.image_pool import made
+    from dark_miner.nodes.erase.erasing import run_erasure
+    from dark_miner.nodes.erase.image_pool import made
+    from dark_miner.nodes.host.lora import names_of
+    from dark_miner.nodes.host.text import contexts
+    from dark_miner.nodes.host.vision import vision_encoder
 
     model, clip, vae, clip_vision = load_demo_models()
     started = time.monotonic()

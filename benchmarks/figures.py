@@ -21,7 +21,7 @@ from torch import Tensor
 from .targets import STYLE, Target
 
 if TYPE_CHECKING:
-    from dark_miner.darkminer.evaluate import Proportion
+    from dark_miner.darkminer.judge.evaluate import Proportion
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Studio:
             self._load(beside, 1.0)
 
     def _load(self, file: Path, strength: float) -> None:
-        from dark_miner.nodes.host_lora import apply_lora, names_of
+        from dark_miner.nodes.host.lora import apply_lora, names_of
         from safetensors.torch import load_file
 
         before = sum(map(len, self.model.patches.values()))
@@ -166,10 +166,14 @@ class Studio:
         Args:
             kind: ``"cce"``, or ``"context_N"`` with N vectors, or ``"context_N_free"`` unprojected.
         """
-        from dark_miner.darkminer.sampling import decode_all, sample_each, seeded_noise
+        from dark_miner.darkminer.model.sampling import decode_all, sample_each, seeded_noise
         from dark_miner.demo.gallery import SIZE
-        from dark_miner.nodes.host import encode_images, latent_size, training_session
-        from dark_miner.nodes.host_text import conditioning
+        from dark_miner.nodes.host.session import (
+            encode_images,
+            latent_size,
+            training_session,
+        )
+        from dark_miner.nodes.host.text import conditioning
 
         from .erasure import ANCHOR, NEGATIVE, gallery_sampling
 
@@ -206,7 +210,7 @@ class Studio:
         return result
 
     def _judged(self, target: Target, made: dict[int, Tensor], last: int) -> Attacked:
-        from dark_miner.darkminer.evaluate import Proportion
+        from dark_miner.darkminer.judge.evaluate import Proportion
 
         near = self.near(target.kind, target.name)
         plain, strict = {}, {}
@@ -223,7 +227,7 @@ class Studio:
     ) -> Callable[[Tensor], list[Tensor]]:
         """Learn a token; what gives the contexts that say it."""
         from dark_miner.darkminer.attacks.cce import invert
-        from dark_miner.nodes.host_text import TextEncoder
+        from dark_miner.nodes.host.text import TextEncoder
 
         text = TextEncoder(self.clip)
         prompts = [target.attack_template.format(word) for word in shown]
@@ -241,7 +245,7 @@ class Studio:
     ) -> Callable[[Tensor], list[Tensor]]:
         """Learn a context; what gives one to each picture."""
         from dark_miner.darkminer.attacks.context import optimise_context
-        from dark_miner.nodes.host_text import contexts, vocabulary
+        from dark_miner.nodes.host.text import contexts, vocabulary
 
         said = contexts(self.clip, [f"a {w} drawing" for w in vocabulary(self.clip)])
         limit = float(torch.stack(said).norm(dim=-1).max())

@@ -48,8 +48,9 @@ def write(size: str, path: Path) -> None:
 def erase_a_step(model: Any, width: int, pooled: bool, side: int) -> None:
     """One step of mining and one of circumventing; prints each one's seconds."""
     import torch
-    from dark_miner.darkminer import circumvent, config, image_pool, loop, mine, types
-    from dark_miner.nodes.host import training_session
+    from dark_miner.darkminer import config, types
+    from dark_miner.darkminer.method import circumvent, image_pool, loop, mine
+    from dark_miner.nodes.host.session import training_session
 
     extra = {"pooled_output": torch.randn(1, 1280)} if pooled else {}
     anchor = torch.randn(1, 77, width)

@@ -39,7 +39,12 @@ def summary(pictures: Any, target: Target) -> dict[str, Any]:
     A figure named ``strict`` counts only pictures that also lie among real drawings.
     """
     import torch
-    from dark_miner.darkminer.evaluate import Proportion, accuracy, concept_ratio, concept_score
+    from dark_miner.darkminer.judge.evaluate import (
+        Proportion,
+        accuracy,
+        concept_ratio,
+        concept_score,
+    )
     from dark_miner.demo.gallery import HELD_OUT, OBJECTS, STYLES
 
     hidden = torch.tensor([OBJECTS.index(o) for o in HELD_OUT])
@@ -126,7 +131,7 @@ def flat(figures: dict[str, Any]) -> dict[str, Any]:
 
 def as_json(target: Target, seed: int, before: dict, after: dict, seconds: float) -> dict[str, Any]:
     """The machine-readable record; kept figures are ratios after / before."""
-    from dark_miner.darkminer.evaluate import kept
+    from dark_miner.darkminer.judge.evaluate import kept
 
     record: dict[str, Any] = {target.kind: target.name, "seed": seed, **flat(after)}
     record["before"] = flat(before)

@@ -30,7 +30,7 @@ def pair_scores(target: Tensor, reference: Tensor, concept: Tensor, same: bool) 
     Args:
         same: targets are the concept pictures themselves; none is held against itself.
     """
-    from dark_miner.darkminer.verify import delta_score
+    from dark_miner.darkminer.method.verify import delta_score
 
     scores = []
     for i, picture in enumerate(target):
@@ -51,7 +51,7 @@ def against_means(anchors: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
 
     Each half is scored against the means of the other halves.
     """
-    from dark_miner.darkminer.verify import mean_score
+    from dark_miner.darkminer.method.verify import mean_score
 
     folds = list(zip(anchors.chunk(2), pictures.chunk(2), strict=True))
     with_it, without = [], []
@@ -72,9 +72,9 @@ def main() -> None:
     args = parser.parse_args()
     load_pack()
     logging.basicConfig(level=logging.WARNING, force=True)
-    from dark_miner.darkminer.verify import best_cut
+    from dark_miner.darkminer.method.verify import best_cut
     from dark_miner.demo.gallery import STYLES
-    from dark_miner.nodes.host_vision import vision_encoder
+    from dark_miner.nodes.host.vision import vision_encoder
 
     from .erasure import ANCHOR
     from .figures import PICTURE_SEED, Studio

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .errors import SettingError
-from .layers import LAYERS, Layers
+from .model.layers import LAYERS, Layers
 
 Optimizer = Literal["sgd", "adam"]
 Against = Literal["pairs", "means"]
@@ -132,7 +132,7 @@ class CircumventConfig:
 
     Attributes:
         rank, alpha: of the LoRA; the adapter's output is scaled by alpha / rank.
-        layers: which layers it adapts, see :func:`~.layers.adapted_layers`.
+        layers: which layers it adapts, see :func:`~.model.layers.adapted_layers`.
         steps, optimizer, lr, lr_late, lr_drop, clip: as in :class:`MineConfig`; clip is over all
             adapter gradients together.
         batch: embeddings (and x, t, noise) per step.
@@ -147,7 +147,7 @@ class CircumventConfig:
         bank_refresh: steps between two drift measurements.
         keep_weight: weight of the loss on the user's keep conditionings.
         keep_exact: share of their tokens' energy along which the cross-attention values cannot
-            change at all, see :func:`~.exact.keep_exactly`; 0 leaves it out.
+            change at all, see :func:`~.model.exact.keep_exactly`; 0 leaves it out.
     """
 
     rank: int = 8

@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 
 from .errors import DarkMinerError
 from .libraries import library
-from .types import ImageEncoder
+from .model.interface import ImageEncoder
 
 SETTING = "DARKMINER_ALLOW_DOWNLOADS"
 """Environment variable of the machine's owner: 1 also allows model names from outside the list."""
@@ -40,7 +40,7 @@ def open_clip_encoder(
     device: torch.device | str = "cpu",
     waiting: Callable[[], None] | None = None,
 ) -> ImageEncoder:
-    """CLIP's image encoder through open_clip, as an :data:`~.types.ImageEncoder`.
+    """CLIP's image encoder through open_clip, as an :data:`~.model.interface.ImageEncoder`.
 
     Args:
         name: architecture, e.g. ``"ViT-B-32"``; with a file as weights its ending ``-quickgelu`` or

@@ -7,21 +7,21 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from ..darkminer.libraries import broken
-from .attack import AttackErasure
-from .bank import DarkMinerVocabularyBank
-from .chase import DarkMinerChase
+from .attack.verdict import AttackErasure
 from .checks import guard
-from .circumvent import CircumventLoRA
-from .combine import CombineErasures
-from .concepts import EraseConcepts
-from .contexts import DarkMinerConceptContexts
 from .demo_models import DarkMinerDemoModels
-from .image_pool import ImagePoolBuilder
-from .loop import DarkMinerLoop
-from .mine import MineEmbedding
-from .rounds import DarkMinerRoundClose, DarkMinerRoundOpen
-from .save_lora import SaveErasureLoRA
-from .verify import VerifyDeltaCLIP
+from .erase.bank import DarkMinerVocabularyBank
+from .erase.chase import DarkMinerChase
+from .erase.circumvent import CircumventLoRA
+from .erase.combine import CombineErasures
+from .erase.concepts import EraseConcepts
+from .erase.contexts import DarkMinerConceptContexts
+from .erase.image_pool import ImagePoolBuilder
+from .erase.loop import DarkMinerLoop
+from .erase.mine import MineEmbedding
+from .erase.rounds import DarkMinerRoundClose, DarkMinerRoundOpen
+from .erase.save_lora import SaveErasureLoRA
+from .erase.verify import VerifyDeltaCLIP
 
 log = logging.getLogger(__name__)
 

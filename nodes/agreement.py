@@ -7,8 +7,8 @@ from typing import Any
 
 from ..darkminer.config import PRESETS, EraseConfig
 from ..darkminer.errors import DarkMinerError
-from ..darkminer.layers import layers_of
-from .host_lora import state_of
+from ..darkminer.model.layers import layers_of
+from .host.lora import state_of
 from .inputs import AS_PRESET, unless_preset
 
 Given = Mapping[str, Any]

@@ -18,10 +18,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..darkminer.errors import DarkMinerError
-from ..darkminer.lora_file import LoraDict
+from ..darkminer.files.lora_file import LoraDict
 from ..darkminer.types import EmbeddingPool, ImagePool, KeepBank
 from .agreement import check_agreement
-from .host_run import named
+from .host.run import named
 from .prompts import check_prompt
 
 _ASKED = {

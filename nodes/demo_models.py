@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..darkminer import file_stamps
+from ..darkminer.files import stamps as file_stamps
 
 NODE = "DarkMinerDemoModels"
 

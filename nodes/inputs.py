@@ -13,10 +13,10 @@ from ..darkminer.config import (
     SamplingConfig,
     override,
 )
-from ..darkminer.layers import LAYERS
+from ..darkminer.model.layers import LAYERS
 from . import sockets
-from .host import context_of
-from .host_run import SAMPLERS, SCHEDULERS
+from .host.run import SAMPLERS, SCHEDULERS
+from .host.session import context_of
 
 
 class Limit(float):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comfy_api.latest import io
 
-from ..darkminer import file_stamps
+from ..darkminer.files import stamps as file_stamps
 
 
 class WatchesEncoder(io.ComfyNode):

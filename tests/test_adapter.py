@@ -1,7 +1,7 @@
 import pytest
 import torch
-from dark_miner.darkminer.adapter import Adapters, frozen_digest
 from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.model.adapter import Adapters, frozen_digest
 from dark_miner.darkminer.rng import generator
 
 from . import toy

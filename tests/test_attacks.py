@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.adapter import frozen_digest
 from dark_miner.darkminer.attacks.cce import invert
 from dark_miner.darkminer.attacks.common import AttackConfig
 from dark_miner.darkminer.attacks.context import optimise_context
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.losses import mining_loss
-from dark_miner.darkminer.memory import Memory
+from dark_miner.darkminer.method.losses import mining_loss
+from dark_miner.darkminer.model.adapter import frozen_digest
+from dark_miner.darkminer.model.memory import Memory
 from torch import nn
 
 from . import toy

@@ -2,10 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.bank import DriftSampler, build_bank, shows_concept, vocabulary_prompts
 from dark_miner.darkminer.config import BankConfig, CircumventConfig
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.loop import new_adapters
+from dark_miner.darkminer.method.bank import (
+    DriftSampler,
+    build_bank,
+    shows_concept,
+    vocabulary_prompts,
+)
+from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.rng import generator
 
 from . import toy

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.loop import new_adapters
+from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.verify import verify
 from dark_miner.darkminer.types import MinedEmbedding
-from dark_miner.darkminer.verify import verify
 
 from . import toy
 from .test_finite import attack, bank, loop, pool, verdict

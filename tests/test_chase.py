@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.adapter import frozen_digest
-from dark_miner.darkminer.attackers import Place, line_up
-from dark_miner.darkminer.chase import chase
-from dark_miner.darkminer.circumvent import with_pictures
 from dark_miner.darkminer.config import PAPER, BankConfig, ChaseConfig, CircumventConfig
-from dark_miner.darkminer.contexts import text_pool
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.ground import Ground
-from dark_miner.darkminer.loop import new_adapters
-from dark_miner.darkminer.losses import predict, repeated, squared_error
+from dark_miner.darkminer.method.attackers import Place, line_up
+from dark_miner.darkminer.method.chase import chase
+from dark_miner.darkminer.method.circumvent import with_pictures
+from dark_miner.darkminer.method.ground import Ground
+from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.losses import predict, repeated, squared_error
+from dark_miner.darkminer.method.teacher import bystanders, draw
+from dark_miner.darkminer.method.text_start import text_pool
+from dark_miner.darkminer.model.adapter import frozen_digest
 from dark_miner.darkminer.rng import generator
-from dark_miner.darkminer.teacher import bystanders, draw
 from dark_miner.darkminer.types import EmbeddingPool, KeepBank
 
 from . import toy
@@ -47,7 +47,7 @@ class Encoder:
 
 
 def space():
-    from dark_miner.darkminer.types import TextSpace
+    from dark_miner.darkminer.model.interface import TextSpace
 
     return TextSpace(Encoder(), "a * photo", ("tree", "house", "river"))
 

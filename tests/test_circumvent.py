@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.adapter import frozen_digest
-from dark_miner.darkminer.circumvent import circumvent
 from dark_miner.darkminer.config import CircumventConfig
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.loop import new_adapters
+from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.model.adapter import frozen_digest
 from dark_miner.darkminer.types import EmbeddingPool, KeepBank, MinedEmbedding
 
 from . import toy

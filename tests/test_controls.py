@@ -6,7 +6,7 @@ from dark_miner.benchmarks import controls
 from dark_miner.benchmarks.never_saw import shown_drawings
 from dark_miner.benchmarks.quality import flat, summary, table
 from dark_miner.benchmarks.targets import OBJECT, STYLE, Target
-from dark_miner.darkminer.evaluate import Proportion
+from dark_miner.darkminer.judge.evaluate import Proportion
 from dark_miner.demo.gallery import OBJECTS, STYLES
 
 

@@ -1,6 +1,12 @@
 import pytest
 import torch
-from dark_miner.darkminer.evaluate import Proportion, accuracy, concept_ratio, concept_score, kept
+from dark_miner.darkminer.judge.evaluate import (
+    Proportion,
+    accuracy,
+    concept_ratio,
+    concept_score,
+    kept,
+)
 
 
 def test_wilson_interval_by_hand():

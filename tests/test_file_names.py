@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.file_names import MAX_STEM, checked_prefix, file_stem
+from dark_miner.darkminer.files.names import MAX_STEM, checked_prefix, file_stem
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,16 @@ from dark_miner.darkminer.attacks.cce import invert
 from dark_miner.darkminer.attacks.common import AttackConfig
 from dark_miner.darkminer.attacks.context import optimise_context
 from dark_miner.darkminer.attacks.verdict import AttackVerdictConfig, attack_verdict
-from dark_miner.darkminer.bank import build_bank
-from dark_miner.darkminer.circumvent import circumvent
 from dark_miner.darkminer.config import BankConfig, CircumventConfig, MineConfig, VerifyConfig
 from dark_miner.darkminer.errors import DarkMinerError, DivergedError, NotFiniteError
-from dark_miner.darkminer.image_pool import build_pool
-from dark_miner.darkminer.loop import erase, new_adapters
-from dark_miner.darkminer.mine import mine
-from dark_miner.darkminer.types import EmbeddingPool, KeepBank, MinedEmbedding, TextSpace
-from dark_miner.darkminer.verify import verify
+from dark_miner.darkminer.method.bank import build_bank
+from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.image_pool import build_pool
+from dark_miner.darkminer.method.loop import erase, new_adapters
+from dark_miner.darkminer.method.mine import mine
+from dark_miner.darkminer.method.verify import verify
+from dark_miner.darkminer.model.interface import TextSpace
+from dark_miner.darkminer.types import EmbeddingPool, KeepBank, MinedEmbedding
 
 from . import toy
 from .test_attacks import Text

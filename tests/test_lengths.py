@@ -4,12 +4,12 @@ import math
 from dataclasses import replace
 
 import torch
-from dark_miner.darkminer.bank import DriftSampler, build_bank
-from dark_miner.darkminer.chase import chase
-from dark_miner.darkminer.circumvent import circumvent
 from dark_miner.darkminer.config import BankConfig, ChaseConfig, CircumventConfig
-from dark_miner.darkminer.contexts import text_pool
-from dark_miner.darkminer.loop import new_adapters
+from dark_miner.darkminer.method.bank import DriftSampler, build_bank
+from dark_miner.darkminer.method.chase import chase
+from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.text_start import text_pool
 from dark_miner.darkminer.rng import generator
 from dark_miner.darkminer.types import KeepBank
 from torch import nn

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from dark_miner.darkminer.adapter import Adapters
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.libraries import library
+from dark_miner.darkminer.model.adapter import Adapters
 from torch import nn
 
 from .toy import Denoiser
@@ -17,7 +17,7 @@ from .toy import Denoiser
 ROOT = Path(__file__).resolve().parents[1]
 INJECT = """
 import tests.conftest, torch
-from dark_miner.darkminer.adapter import Adapters
+from dark_miner.darkminer.model.adapter import Adapters
 from tests.toy import Denoiser
 network = Denoiser()
 Adapters.inject(network, ["attn2.to_v"], 2, 2.0, torch.Generator().manual_seed(0))

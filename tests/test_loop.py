@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.circumvent import circumvent
 from dark_miner.darkminer.config import CircumventConfig, EraseConfig, MineConfig, VerifyConfig
-from dark_miner.darkminer.loop import erase, new_adapters
-from dark_miner.darkminer.mine import mine
+from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.loop import erase, new_adapters
+from dark_miner.darkminer.method.mine import mine
+from dark_miner.darkminer.method.verify import verify
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
-from dark_miner.darkminer.verify import verify
 
 from . import toy
 

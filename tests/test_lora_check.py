@@ -3,8 +3,8 @@
 import pytest
 import torch
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.lora_check import check_numbers, lora_layers
-from dark_miner.darkminer.lora_file import LoraDict, combine, for_diffusers, from_state_dict
+from dark_miner.darkminer.files.lora_check import check_numbers, lora_layers
+from dark_miner.darkminer.files.lora_file import LoraDict, combine, for_diffusers, from_state_dict
 
 from .test_lora_file import lora
 

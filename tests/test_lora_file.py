@@ -4,8 +4,7 @@ import pytest
 import torch
 from dark_miner.darkminer.config import PAPER
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.loop import new_adapters
-from dark_miner.darkminer.lora_file import (
+from dark_miner.darkminer.files.lora_file import (
     LoraDict,
     combine,
     for_diffusers,
@@ -13,7 +12,8 @@ from dark_miner.darkminer.lora_file import (
     save_lora,
     to_state_dict,
 )
-from dark_miner.darkminer.lora_metadata import metadata
+from dark_miner.darkminer.files.lora_metadata import metadata
+from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.types import EmbeddingPool, RoundRecord
 from safetensors import safe_open
 

@@ -5,7 +5,13 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 from dark_miner.darkminer.config import FAST, PAPER, SamplingConfig
-from dark_miner.darkminer.lora_metadata import SCHEMA, Origin, joint_metadata, metadata, with_newest
+from dark_miner.darkminer.files.lora_metadata import (
+    SCHEMA,
+    Origin,
+    joint_metadata,
+    metadata,
+    with_newest,
+)
 from dark_miner.darkminer.types import EmbeddingPool, RoundRecord
 
 from .test_lora_file import state

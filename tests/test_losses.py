@@ -1,5 +1,5 @@
 import torch
-from dark_miner.darkminer.losses import (
+from dark_miner.darkminer.method.losses import (
     Query,
     circumvent_target,
     mining_loss,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from dark_miner.darkminer.circumvent import circumvent
 from dark_miner.darkminer.config import CircumventConfig, MineConfig
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.loop import new_adapters
-from dark_miner.darkminer.memory import Memory, blocks, in_halves, kept_bytes
-from dark_miner.darkminer.mine import mine
-from dark_miner.darkminer.sampling import sample_each
+from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.mine import mine
+from dark_miner.darkminer.model.memory import Memory, blocks, in_halves, kept_bytes
+from dark_miner.darkminer.model.sampling import sample_each
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -225,7 +225,7 @@ def test_halves_keep_their_order():
 REAL = """
 import resource, torch
 from torch import nn
-from dark_miner.darkminer.memory import Memory
+from dark_miner.darkminer.model.memory import Memory
 
 torch.set_num_threads(1)
 torch.manual_seed(0)

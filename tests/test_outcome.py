@@ -7,10 +7,10 @@ import pytest
 import torch
 from dark_miner.darkminer.config import VerifyConfig
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.loop import new_adapters
-from dark_miner.darkminer.lora_file import LoraDict, to_state_dict
-from dark_miner.darkminer.mine import mine
-from dark_miner.darkminer.outcome import (
+from dark_miner.darkminer.files.lora_file import LoraDict, to_state_dict
+from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.mine import mine
+from dark_miner.darkminer.method.outcome import (
     Outcome,
     is_empty,
     nothing_found,
@@ -18,8 +18,8 @@ from dark_miner.darkminer.outcome import (
     require_work,
     with_outcome,
 )
+from dark_miner.darkminer.method.verify import verify
 from dark_miner.darkminer.types import EmbeddingPool, RoundRecord
-from dark_miner.darkminer.verify import verify
 
 from . import toy
 from .test_attack_verdict import _draws as draws

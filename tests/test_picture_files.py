@@ -8,9 +8,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from dark_miner.darkminer import file_stamps, picture_files
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.picture_files import read_picture, read_pictures
+from dark_miner.darkminer.files import pictures as picture_files
+from dark_miner.darkminer.files import stamps as file_stamps
+from dark_miner.darkminer.files.pictures import read_picture, read_pictures
 from PIL import Image, PngImagePlugin
 
 WIDE = (32, 16)

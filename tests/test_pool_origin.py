@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.image_pool import build_pool, check_origin, check_pool
+from dark_miner.darkminer.method.image_pool import build_pool, check_origin, check_pool
 
 from .toy import context, model, pool
 

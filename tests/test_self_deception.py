@@ -8,9 +8,9 @@ import hashlib
 from dataclasses import replace
 
 import torch
-from dark_miner.darkminer.adapter import frozen_digest
 from dark_miner.darkminer.config import PAPER, ChaseConfig, MineConfig
-from dark_miner.darkminer.loop import erase
+from dark_miner.darkminer.method.loop import erase
+from dark_miner.darkminer.model.adapter import frozen_digest
 from torch import Tensor
 
 from . import toy

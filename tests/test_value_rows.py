@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from dark_miner.darkminer.adapter import Adapters, frozen_digest
 from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.model.adapter import Adapters, frozen_digest
+from dark_miner.darkminer.model.value_rows import ValueRows, value_rows
 from dark_miner.darkminer.rng import generator
-from dark_miner.darkminer.value_rows import ValueRows, value_rows
 from torch import nn
 
 

@@ -14,15 +14,15 @@ from dark_miner.darkminer.config import (
     VerifyConfig,
     override,
 )
-from dark_miner.darkminer.contexts import (
+from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.method.image_pool import build_pool, concept_prompt
+from dark_miner.darkminer.method.text_start import (
     concept_prompts,
     subject_prompts,
     text_pool,
     with_word,
     without_concept,
 )
-from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.image_pool import build_pool, concept_prompt
 from dark_miner.darkminer.rng import generator
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding, Verdict
 

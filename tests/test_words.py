@@ -2,11 +2,11 @@
 
 import pytest
 from dark_miner.darkminer.config import ChaseConfig
-from dark_miner.darkminer.contexts import text_pool, with_word, without_concept
-from dark_miner.darkminer.ground import Ground
-from dark_miner.darkminer.loop import new_adapters
+from dark_miner.darkminer.method.ground import Ground
+from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.text_start import text_pool, with_word, without_concept
+from dark_miner.darkminer.method.words import bases, split_words, without
 from dark_miner.darkminer.rng import generator
-from dark_miner.darkminer.words import bases, split_words, without
 
 from . import toy
 from .test_chase import PICTURES

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from dark_miner.darkminer.diffusion import Schedule
-from dark_miner.darkminer.types import DiffusionModel, ImagePool
+from dark_miner.darkminer.model.interface import DiffusionModel
+from dark_miner.darkminer.model.schedule import Schedule
+from dark_miner.darkminer.types import ImagePool
 from torch import Tensor, nn
 
 CHANNELS, SIDE, WIDTH, LENGTH = 2, 2, 6, 3

@@ -84,7 +84,7 @@ def meta_network(family: Family) -> nn.Module:
 
 def meta_question(network: nn.Module, family: Family, memory: Any) -> Callable[[], Tensor]:
     """Ask a meta network for one sample, as a session does, under a plan."""
-    from dark_miner.nodes.host_predict import fused_attention
+    from dark_miner.nodes.host.predict import fused_attention
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, device="meta", dtype=torch.bfloat16)
@@ -118,7 +118,7 @@ def full_size_world(family: Family) -> Iterator[World]:
     """A training session on a random network, with a pool of random latents and random prompts."""
     from dark_miner.darkminer.config import SamplingConfig
     from dark_miner.darkminer.types import ImagePool
-    from dark_miner.nodes.host import training_session
+    from dark_miner.nodes.host.session import training_session
 
     model = random_model(family)
     gen = torch.Generator().manual_seed(0)

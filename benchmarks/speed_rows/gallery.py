@@ -31,7 +31,7 @@ class World:
 def gallery_pool(models: tuple[Any, ...], style: str, size: int, sampling: Any) -> Any:
     """``size`` pictures of a style by the gallery's model."""
     from dark_miner.demo.gallery import SIZE
-    from dark_miner.nodes.image_pool import made
+    from dark_miner.nodes.erase.image_pool import made
 
     model, clip, vae, _ = models
     return made(
@@ -45,9 +45,9 @@ def gallery_world(style: str, size: int = 24) -> Iterator[World]:
     """A training session as the loop node opens it."""
     from dark_miner.benchmarks.erasure import gallery_sampling
     from dark_miner.demo.models import UNET, load_demo_models
-    from dark_miner.nodes.host import context_of, training_session
-    from dark_miner.nodes.host_text import conditioning
-    from dark_miner.nodes.host_vision import vision_encoder
+    from dark_miner.nodes.host.session import context_of, training_session
+    from dark_miner.nodes.host.text import conditioning
+    from dark_miner.nodes.host.vision import vision_encoder
 
     models = model, clip, vae, vision = load_demo_models()
     sampling = gallery_sampling()

@@ -110,9 +110,9 @@ def share(run: Callable[[int], None], steps: int, ceiling: float) -> float:
 
 def runs(world: World, adapters: Any) -> dict[str, Callable[[int], None]]:
     """Mining and circumventing of preset paper for a number of steps."""
-    from dark_miner.darkminer.circumvent import circumvent
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.darkminer.mine import mine
+    from dark_miner.darkminer.method.circumvent import circumvent
+    from dark_miner.darkminer.method.mine import mine
     from dark_miner.darkminer.types import EmbeddingPool
 
     pool = EmbeddingPool((random_embedding(world),), round=1, concept="concept")
@@ -133,7 +133,7 @@ def runs(world: World, adapters: Any) -> dict[str, Callable[[int], None]]:
 def matmul_share(options: Options) -> Result:
     """SD 1.5, GPU: share of the measured matrix-product ceiling, the lower stage (goal 0.4)."""
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.darkminer.loop import new_adapters
+    from dark_miner.darkminer.method.loop import new_adapters
 
     ceiling = matrix_ceiling()
     with full_size_world(family_here(SD15)) as world:
@@ -156,9 +156,9 @@ def estimate(family: Family, budget: float) -> dict[str, float | bool | None]:
     """GiB that training takes within a budget, from the shapes alone; nothing is computed.
 
     Weights in bfloat16, and per sample what autograd keeps (counted tensor by tensor on torch's
-    meta device), times what a pass takes beyond it; see :mod:`dark_miner.darkminer.memory`.
+    meta device), times what a pass takes beyond it; see :mod:`dark_miner.darkminer.model.memory`.
     """
-    from dark_miner.darkminer.memory import WITHIN, Memory
+    from dark_miner.darkminer.model.memory import WITHIN, Memory
 
     network = meta_network(family)
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
@@ -201,7 +201,7 @@ def memory(options: Options) -> Result:
 def measured_peak(family: Family, budget: float, options: Options) -> float:
     """GiB held at the most, of a process that cannot have more than ``budget`` GiB."""
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.darkminer.loop import new_adapters
+    from dark_miner.darkminer.method.loop import new_adapters
 
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

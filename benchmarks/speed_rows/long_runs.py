@@ -19,7 +19,7 @@ LATE, SPAN = 50, 5
 def growth(options: Options) -> Result:
     """Gallery model: time and memory of round 50 / round 2 (goal at most 1.1)."""
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.darkminer.loop import erase
+    from dark_miner.darkminer.method.loop import erase
 
     steps, rounds = options.steps or 12, options.rounds or LATE
     config = replace(

@@ -114,7 +114,7 @@ class Ours:
         self._common = (world.session, world.pool, world.anchor)
 
     def mine(self, report: Any) -> None:
-        from dark_miner.darkminer.mine import mine
+        from dark_miner.darkminer.method.mine import mine
 
         self._mined = mine(
             *self._common, self._config.mine, seed=SEED, round_=1, report=report
@@ -123,8 +123,8 @@ class Ours:
 
     def verify(self) -> None:
         """Pictures and scores; only the pictures where there is nothing to look at them with."""
-        from dark_miner.darkminer.sampling import sample_each
-        from dark_miner.darkminer.verify import verify
+        from dark_miner.darkminer.method.verify import verify
+        from dark_miner.darkminer.model.sampling import sample_each
 
         world = self._world
         if world.encode is None:
@@ -139,14 +139,14 @@ class Ours:
         )  # fmt: skip
 
     def pictures(self) -> None:
-        from dark_miner.darkminer.circumvent import with_pictures
+        from dark_miner.darkminer.method.circumvent import with_pictures
 
         self._pool = with_pictures(
             self._world.session, self._adapters, self._pool, self._config.circumvent, seed=SEED
         )
 
     def circumvent(self, report: Any) -> None:
-        from dark_miner.darkminer.circumvent import circumvent
+        from dark_miner.darkminer.method.circumvent import circumvent
 
         circumvent(
             self._world.session, self._adapters, self._pool, self._world.anchor,
@@ -159,7 +159,7 @@ Seconds = dict[str, dict[str, list[float]]]
 
 def stages(world: World, config: Any, against_reference: bool = True) -> Seconds:
     """Seconds of each stage's blocks, ours and the reference's."""
-    from dark_miner.darkminer.loop import new_adapters
+    from dark_miner.darkminer.method.loop import new_adapters
 
     theirs, result = ReferenceRound(world) if against_reference else None, {}
     few = {"steps": 2}

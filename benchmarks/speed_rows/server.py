@@ -65,8 +65,8 @@ class LoopClock:
 def by_library(models: tuple[Any, ...], pool: Any, seed: int, steps: int, sampling: Any) -> float:
     """Seconds of the same run without nodes."""
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.nodes.erasing import run_erasure
-    from dark_miner.nodes.host_vision import vision_encoder
+    from dark_miner.nodes.erase.erasing import run_erasure
+    from dark_miner.nodes.host.vision import vision_encoder
 
     model, clip, vae, vision = models
     config = replace(

@@ -16,8 +16,8 @@ MANY = 8
 def many_at_once(options: Options) -> Result:
     """Gallery model: time per mined embedding, 8 at once / one by one (goal at most 0.35)."""
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.darkminer.loop import new_adapters
-    from dark_miner.darkminer.mine import mine
+    from dark_miner.darkminer.method.loop import new_adapters
+    from dark_miner.darkminer.method.mine import mine
 
     steps = options.steps or 20
     with gallery_world(options.style) as world:
@@ -73,9 +73,9 @@ def per_step(train: Callable[[int], None], few: int, many: int, repeats: int) ->
 @row
 def train_step(options: Options) -> Result:
     """Gallery model: core TrainLoraNode's step / ours at equal batch, the faster mode (goal 2)."""
-    from dark_miner.darkminer.circumvent import circumvent
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.darkminer.loop import new_adapters
+    from dark_miner.darkminer.method.circumvent import circumvent
+    from dark_miner.darkminer.method.loop import new_adapters
     from dark_miner.darkminer.types import EmbeddingPool
 
     batch, many = 4, options.steps or 24

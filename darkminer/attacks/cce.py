@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..model.interface import DiffusionModel, TextEncoder
 from ..rng import generator
-from ..types import DiffusionModel, Report, TextEncoder, silent
+from ..types import Report, silent
 from .common import AttackConfig, Watch, optimise
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion import Schedule
 from ..errors import DarkMinerError
-from ..optim import LossTrace, require_settled
-from ..types import DiffusionModel, Report, StepReport
+from ..method.optim import LossTrace, require_settled
+from ..model.interface import DiffusionModel
+from ..model.schedule import Schedule
+from ..types import Report, StepReport
 
 Watch = Callable[[int, Tensor], None]
 """Told after each step its number and what is learnt as it stands, to be read and not changed."""

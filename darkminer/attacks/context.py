@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..model.interface import DiffusionModel
 from ..rng import generator
-from ..types import DiffusionModel, Report, silent
+from ..types import Report, silent
 from .common import AttackConfig, Watch, optimise
 
 

@@ -13,18 +13,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..adapter import Adapters
-from ..blank import require_draws
 from ..config import VerifyConfig
-from ..contexts import with_word
 from ..errors import DarkMinerError, SettingError
-from ..evaluate import Proportion
 from ..finite import TEXT_ENCODER, finite, finite_features, in_stage
-from ..image_pool import check_pool
+from ..judge.evaluate import Proportion
+from ..method.blank import require_draws
+from ..method.image_pool import check_pool
+from ..method.text_start import with_word
+from ..method.verify import calibrate, mean_score
+from ..model.adapter import Adapters
+from ..model.interface import DiffusionModel, ImageEncoder, TextSpace
+from ..model.sampling import decode_all, sample_each, seeded_noise
 from ..rng import generator
-from ..sampling import decode_all, sample_each, seeded_noise
-from ..types import DiffusionModel, ImageEncoder, ImagePool, Report, StepReport, TextSpace, silent
-from ..verify import calibrate, mean_score
+from ..types import ImagePool, Report, StepReport, silent
 from .cce import invert
 from .common import AttackConfig
 from .context import optimise_context

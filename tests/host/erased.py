@@ -13,12 +13,13 @@ CLOSE = {"rtol": 1e-3, "atol": 2e-4}
 """How near two float32 computations of the same network come (their sums differ in order)."""
 
 MODULES = {
-    "darkminer": (
-        "adapter", "circumvent", "config", "image_pool", "loop", "lora_file", "mine", "types",
-        "value_rows", "verify",
-    ),
-    "nodes": ("erasing", "host", "host_lora", "stages"),
-}  # fmt: skip
+    "darkminer": ("config", "types"),
+    "darkminer.files": ("lora_file",),
+    "darkminer.method": ("circumvent", "image_pool", "loop", "mine", "verify"),
+    "darkminer.model": ("adapter", "value_rows"),
+    "nodes.erase": ("erasing", "stages"),
+    "nodes.host": ("lora", "session"),
+}
 
 
 def host_tools():
@@ -112,7 +113,7 @@ def hosts_answer(tools, model, family):
 
 
 def session_on(tools, model, family, **more):
-    return tools.host.training_session(
+    return tools.session.training_session(
         model, anchor=miniature.prompt(family, 7), latent_size=(family.side, family.side),
         sampling=tools.config.SamplingConfig(2, 1.0, "euler", "normal", 2), **more,
     )  # fmt: skip

@@ -248,7 +248,7 @@ def test_guidance_functions_act_in_the_pictures(tools, model):
     how = tools.config.SamplingConfig(4, 6.0, "euler", "normal", 1)
 
     def ours(model):
-        with tools.host.training_session(
+        with tools.session.training_session(
             model, anchor=anchor, negative=empty, sampling=how, latent_size=(8, 8)
         ) as session:
             return session.sample(anchor[0][0], noise)
@@ -422,7 +422,7 @@ def test_what_a_prompt_carries_besides_its_text_is_refused(tools, model, key, va
     prompts[field] = [[context, {**more, key: value}]]
     with (
         pytest.raises(tools.image_pool.DarkMinerError, match=f"{field} carries .*{words}"),
-        tools.host.training_session(
+        tools.session.training_session(
             model, sampling=tools.config.SamplingConfig(2), latent_size=(8, 8), **prompts
         ),
     ):
@@ -431,8 +431,8 @@ def test_what_a_prompt_carries_besides_its_text_is_refused(tools, model, key, va
 
 def test_a_text_encoder_with_a_lora_in_bypass_mode_is_refused(tools):
     from dark_miner.demo.models import load_demo_models
-    from dark_miner.nodes.host_text import TextEncoder
-    from dark_miner.nodes.host_training import training_mode
+    from dark_miner.nodes.host.text import TextEncoder
+    from dark_miner.nodes.host.training import training_mode
 
     clip = load_demo_models()[1].clone()
     hook = SimpleNamespace(inject=lambda patcher: None, eject=lambda patcher: None)

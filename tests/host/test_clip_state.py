@@ -16,7 +16,7 @@ PROMPT, TEMPLATE = "a drawing of a penguin", "a drawing of a *"
 @pytest.fixture(scope="module")
 def tools(hosted):
     found = {
-        "host_text": "nodes.host_text", "training": "nodes.host_training",
+        "text": "nodes.host.text", "training": "nodes.host.training",
         "errors": "darkminer.errors",
     }  # fmt: skip
     modules = {k: importlib.import_module(f"dark_miner.{v}") for k, v in found.items()}
@@ -36,12 +36,12 @@ def skipped(tools, clip, layer):
 
 def spoken(tools, clip):
     with tools.training.training_mode(), torch.no_grad():
-        text = tools.host_text.TextEncoder(clip)
+        text = tools.text.TextEncoder(clip)
         return text([TEMPLATE], text.word("penguin")[None])[0].cpu()
 
 
 def encoded(tools, clip):
-    return tools.host_text.contexts(clip, [PROMPT])[0]
+    return tools.text.contexts(clip, [PROMPT])[0]
 
 
 def test_a_clip_skip_is_the_clips_own_and_not_the_last_encodes(tools, clip):
@@ -89,4 +89,4 @@ def test_a_clip_with_hooks_is_refused(tools, clip):
         tools.training.training_mode(),
         pytest.raises(tools.errors.DarkMinerError, match="CLIP carries hooks"),
     ):
-        tools.host_text.TextEncoder(hooked)
+        tools.text.TextEncoder(hooked)

@@ -27,7 +27,7 @@ def world(hosted):
     """The gallery's models and a pool of a few pictures."""
     model, clip, vae, vision = pack("demo.models").load_demo_models()
     sampling = pack("darkminer.config").SamplingConfig(3, 2.0, "euler", "normal", 16)
-    pool = pack("nodes.image_pool").made(
+    pool = pack("nodes.erase.image_pool").made(
         model, clip, vae, "ink", "a * drawing", "", 6, 32, 32, 0, sampling, lambda report: None
     )
     return {"model": model, "clip": clip, "vae": vae, "clip_vision": vision, "pool": pool}
@@ -35,7 +35,7 @@ def world(hosted):
 
 def loop(world, rounds, **more):
     """lora, embeddings and rounds of a loop node's run."""
-    made = pack("nodes.loop").DarkMinerLoop.execute(
+    made = pack("nodes.erase.loop").DarkMinerLoop.execute(
         **{**world, **FEW, "max_rounds": rounds, **more}
     )
     return made.args[1], made.args[2], made.args[4]
@@ -109,11 +109,11 @@ def mined(round_, count=2):
     fresh = [types.MinedEmbedding(torch.full((3, 4), 5.0), round_, (0, 1))] * count
     after = before.opened(fresh)
     anchor = [[torch.zeros(1, 3, 4), {"pooled_output": torch.zeros(1, 4)}]]
-    return before, after, pack("nodes.mined").as_conditioning(after, anchor)
+    return before, after, pack("nodes.erase.mined").as_conditioning(after, anchor)
 
 
 def test_what_was_mined_replaces_its_own_round_only(hosted):
-    into = pack("nodes.mined").mined_into
+    into = pack("nodes.erase.mined").mined_into
     for round_ in (1, 2):
         before, after, found = mined(round_)
         found[0][0].mul_(2.0)
@@ -128,7 +128,7 @@ def test_what_was_mined_replaces_its_own_round_only(hosted):
 
 
 def test_mined_without_embeddings_or_from_elsewhere_opens_a_round(hosted):
-    into = pack("nodes.mined").mined_into
+    into = pack("nodes.erase.mined").mined_into
     _, after, found = mined(2)
     alone = into(None, found, "ink", "Node")
     assert (alone.round, len(alone.entries), alone.concept) == (1, 2, "ink")

@@ -25,8 +25,8 @@ FLUX_WIDTH = 3072  # diffusers splits a kohya file's linear1 at this width and n
 @pytest.fixture(scope="module")
 def tools(hosted):
     names = {
-        "adapter": "darkminer.adapter", "lora_file": "darkminer.lora_file", "rng": "darkminer.rng",
-        "host_lora": "nodes.host_lora", "layers": "darkminer.layers",
+        "adapter": "darkminer.model.adapter", "lora_file": "darkminer.files.lora_file",
+        "rng": "darkminer.rng", "lora": "nodes.host.lora", "layers": "darkminer.model.layers",
     }  # fmt: skip
     found = {k: importlib.import_module(f"dark_miner.{v}") for k, v in names.items()}
     return SimpleNamespace(**found, sd=importlib.import_module("comfy.sd"))
@@ -35,7 +35,7 @@ def tools(hosted):
 @pytest.fixture(scope="module", autouse=True)
 def training(tools):
     """The host's kernels as a session has them, so that both sides compute in plain torch."""
-    with importlib.import_module("dark_miner.nodes.host_training").training_mode():
+    with importlib.import_module("dark_miner.nodes.host.training").training_mode():
         yield
 
 
@@ -58,7 +58,7 @@ def network_and_names(tools, name, folder):
     network = FAMILIES[name].network()
     miniature.fill(network)
     weights = {k: v.clone() for k, v in network.state_dict().items()}
-    names, config = tools.host_lora.names_of(model), model.model.model_config.unet_config
+    names, config = tools.lora.names_of(model), model.model.model_config.unet_config
     return network.requires_grad_(False).eval(), weights, names, config
 
 
@@ -255,7 +255,7 @@ def flux_in_diffusers(tools, tmp_path, width, double, single):
         hidden_size=width, num_heads=width // 128, depth=double, depth_single_blocks=single
     )()
     miniature.fill(network).requires_grad_(False)
-    names = tools.host_lora.key_stems({}, tools.layers.adapted_layers(network, "blocks"))
+    names = tools.lora.key_stems({}, tools.layers.adapted_layers(network, "blocks"))
     transformer = FluxTransformer2DModel(
         in_channels=64, num_layers=double, num_single_layers=single, attention_head_dim=128,
         num_attention_heads=width // 128, joint_attention_dim=4096, pooled_projection_dim=768,

@@ -135,7 +135,7 @@ def test_it_adds_up_with_another_lora(erased, tools):
         f"{stem}.lora_down.weight": torch.randn(3, weight.shape[1], generator=gen),
         f"{stem}.alpha": torch.tensor(3.0),
     }
-    both = tools.host_lora.apply_lora(load(tools, erased, "LoraLoader", 1.0), other)
+    both = tools.lora.apply_lora(load(tools, erased, "LoraLoader", 1.0), other)
     patched = comfy.lora.calculate_weight(both.patches[key], weight.clone(), key)
     name = erased.seen["names"][rows.path]
     ours = erased.lora[f"{name}.lora_up.weight"] @ erased.lora[f"{name}.lora_down.weight"]
@@ -146,7 +146,7 @@ def test_it_adds_up_with_another_lora(erased, tools):
 def test_the_saved_file_can_be_continued(erased, tools):
     from safetensors.torch import load_file
 
-    state = tools.host_lora.state_of(load_file(erased.path), erased.model)
+    state = tools.lora.state_of(load_file(erased.path), erased.model)
     with session_on(tools, erased.model, erased.family) as session:
         config = tools.stages.as_continued(settings(tools).circumvent, state, erased.model)
         assert config.layers == "blocks"

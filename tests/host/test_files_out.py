@@ -151,7 +151,7 @@ def test_a_bad_file_name_is_refused_before_anything_runs(comfy, prefix, reason):
 
 def test_a_bad_file_name_that_comes_by_a_link_is_one_sentence(hosted):
     """What a link brings is known when the node runs: its first step is the check."""
-    module = importlib.import_module("dark_miner.nodes.save_lora")
+    module = importlib.import_module("dark_miner.nodes.erase.save_lora")
     error = importlib.import_module("dark_miner.darkminer.errors").DarkMinerError
     with pytest.raises(error, match="^SaveErasureLoRA: filename_prefix '../out' has a part"):
         module.SaveErasureLoRA.execute(lora=lora(0, 2, 2.0), filename_prefix="../out")
@@ -160,7 +160,7 @@ def test_a_bad_file_name_that_comes_by_a_link_is_one_sentence(hosted):
 def test_a_folder_that_cannot_be_made_is_one_sentence(hosted, tmp_path):
     import folder_paths
 
-    run = importlib.import_module("dark_miner.nodes.host_run")
+    run = importlib.import_module("dark_miner.nodes.host.run")
     error = importlib.import_module("dark_miner.darkminer.errors").DarkMinerError
     before = folder_paths.get_output_directory()
     folder_paths.set_output_directory(str(tmp_path))

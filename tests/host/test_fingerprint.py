@@ -37,28 +37,28 @@ def lora(scale, name="lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_
 
 
 def test_patches_are_in_the_fingerprint_and_the_plain_models_part_stays(tools, models):
-    from dark_miner.nodes.host_fingerprint import fingerprint
+    from dark_miner.nodes.host.fingerprint import fingerprint
 
     model = models["sd15"]
     plain = fingerprint(model)
     assert len(plain) == 12 and int(plain, 16) >= 0
-    one, same, other = (tools.host_lora.apply_lora(model, lora(scale)) for scale in (1.0, 1.0, 2.0))
+    one, same, other = (tools.lora.apply_lora(model, lora(scale)) for scale in (1.0, 1.0, 2.0))
     assert len(one.patches) == 1
     named = fingerprint(one)
     assert named.partition("+")[0] == plain and len(named) == 25
     assert fingerprint(same) == named != fingerprint(other)
-    half = tools.host_lora.apply_lora(model, lora(1.0), strength=0.5)
+    half = tools.lora.apply_lora(model, lora(1.0), strength=0.5)
     assert fingerprint(half) not in (named, plain)
-    assert fingerprint(tools.host_lora.apply_lora(one, lora(1.0))) not in (named, plain)
+    assert fingerprint(tools.lora.apply_lora(one, lora(1.0))) not in (named, plain)
     assert fingerprint(model) == plain != fingerprint(models["ssd_1b"])
 
 
 def test_the_fingerprint_does_not_depend_on_what_is_loaded(tools, models):
     import comfy.model_management as management
-    from dark_miner.nodes.host_fingerprint import fingerprint
+    from dark_miner.nodes.host.fingerprint import fingerprint
 
     model = models["sd15"]
-    patched = tools.host_lora.apply_lora(model, lora(1.0))
+    patched = tools.lora.apply_lora(model, lora(1.0))
     before = fingerprint(model), fingerprint(patched)
     management.load_models_gpu([patched])
     assert (fingerprint(model), fingerprint(patched)) == before
@@ -99,7 +99,7 @@ def test_a_pool_of_another_family_is_refused_though_its_latents_have_the_same_sh
 
 def test_an_erased_model_takes_pools_of_its_own_and_of_the_original(tools, models):
     family, model = FAMILIES["sd15"], models["sd15"]
-    erased = tools.host_lora.apply_lora(model, lora(1.0))
+    erased = tools.lora.apply_lora(model, lora(1.0))
     for maker, trained in [(model, erased), (erased, erased), (erased, model)]:
         with on(tools, trained, family, made_by(tools, maker, family)) as (session, _):
             assert "+" in session.fingerprint or trained is model

@@ -59,8 +59,8 @@ def test_a_scheduler_without_noise_levels_is_refused_before_anything_is_made(com
 @pytest.fixture(scope="module")
 def tools(hosted):
     names = (
-        "darkminer.errors", "darkminer.config", "nodes.erasing", "nodes.host", "nodes.host_text",
-        "nodes.host_vision", "nodes.image_pool", "demo.models",
+        "darkminer.errors", "darkminer.config", "nodes.erase.erasing", "nodes.host.session",
+        "nodes.host.text", "nodes.host.vision", "nodes.erase.image_pool", "demo.models",
     )  # fmt: skip
     found = {n.rpartition(".")[2]: importlib.import_module(f"dark_miner.{n}") for n in names}
     return SimpleNamespace(**found)
@@ -119,7 +119,7 @@ def test_an_image_encoder_of_the_host_that_gives_no_numbers_is_named(tools, gall
     }
     with pytest.raises(tools.errors.NotFiniteError, match="image encoder gave features"):
         tools.erasing.run_erasure(
-            model, clip, vae, tools.host_vision.vision_encoder(spoilt, "test"),
+            model, clip, vae, tools.vision.vision_encoder(spoilt, "test"),
             pool(tools, gallery), tools.config.FAST, anchor="a drawing", negative="",
             sampling=sampling(tools), seed=0,
         )  # fmt: skip
@@ -135,9 +135,9 @@ def test_a_text_encoder_that_gives_no_numbers_is_named(tools, gallery):
         with torch.inference_mode():
             weight.fill_(float("nan"))
         with pytest.raises(tools.errors.NotFiniteError, match="text encoder gave contexts"):
-            tools.host_text.contexts(clip, ["a drawing"])
+            tools.text.contexts(clip, ["a drawing"])
         with pytest.raises(tools.errors.NotFiniteError, match="gave contexts for anchor"):
-            tools.host.context_of(tools.host_text.conditioning(clip, "a"), "Node", "anchor")
+            tools.session.context_of(tools.text.conditioning(clip, "a"), "Node", "anchor")
     finally:
         with torch.inference_mode():
             weight.copy_(before)

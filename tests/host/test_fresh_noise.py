@@ -19,7 +19,7 @@ def gallery(hosted):
 
 def pool(gallery, sampler, batch):
     from dark_miner.darkminer.config import SamplingConfig
-    from dark_miner.nodes.image_pool import made
+    from dark_miner.nodes.erase.image_pool import made
 
     model, clip, vae, _ = gallery
     how = SamplingConfig(5, 2.0, sampler, "normal", batch)
@@ -38,7 +38,7 @@ def test_a_pool_does_not_depend_on_how_many_pictures_are_made_at_once(gallery, s
 @pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde_gpu"])
 def test_pictures_share_no_injected_noise_and_keep_its_statistics(hosted, name):
     from comfy.samplers import sampler_object
-    from dark_miner.nodes.host_sampler import _noise_source
+    from dark_miner.nodes.host.sampler import _noise_source
 
     x, sigmas = torch.zeros(4, 3, 32, 32), torch.tensor([10.0, 5.0, 1.0, 0.0])
     draw = _noise_source(sampler_object(name).sampler_function, x, sigmas, [1, 2, 3, 1])
@@ -53,7 +53,7 @@ def test_pictures_share_no_injected_noise_and_keep_its_statistics(hosted, name):
 def test_each_picture_draws_what_the_host_draws_for_its_seed_alone(gallery):
     from comfy.k_diffusion.sampling import default_noise_sampler
     from comfy.samplers import sampler_object
-    from dark_miner.nodes.host_sampler import _noise_source
+    from dark_miner.nodes.host.sampler import _noise_source
 
     x, sigmas = torch.zeros(2, 3, 4, 4), torch.tensor([10.0, 5.0, 0.0])
     draw = _noise_source(sampler_object("euler_ancestral").sampler_function, x, sigmas, [7, 8])
@@ -87,10 +87,10 @@ def test_samplers_that_add_nothing_are_called_as_ever(gallery):
     """Bit for bit what the host's own call gives, in one batch."""
     import comfy.sample
     from dark_miner.darkminer.config import SamplingConfig
+    from dark_miner.darkminer.model.sampling import seeded_noise
     from dark_miner.darkminer.rng import generator
-    from dark_miner.darkminer.sampling import seeded_noise
-    from dark_miner.nodes.host import context_of, training_session
-    from dark_miner.nodes.host_text import conditioning
+    from dark_miner.nodes.host.session import context_of, training_session
+    from dark_miner.nodes.host.text import conditioning
 
     model, clip, _, _ = gallery
     anchor, negative = conditioning(clip, "a ink drawing"), conditioning(clip, "")

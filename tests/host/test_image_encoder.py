@@ -71,7 +71,7 @@ def pictures(height, width):
 @pytest.mark.parametrize("size", [(64, 64), (128, 128), (96, 200), (40, 32)])
 def test_features_equal_the_hosts_clip_vision(weights, quick, size):
     encoder = importlib.import_module("dark_miner.darkminer.image_encoder")
-    vision = importlib.import_module("dark_miner.nodes.host_vision")
+    vision = importlib.import_module("dark_miner.nodes.host.vision")
     name = f"{NAME}-quickgelu" if quick else f"{NAME}-gelu"
     ours = encoder.open_clip_encoder(name, str(weights))(pictures(*size))
     theirs = vision.vision_encoder(hosts(weights, quick), "test")(pictures(*size))
@@ -83,7 +83,7 @@ def test_the_wrong_activation_and_bilinear_pictures_move_the_score(weights):
     to .003 by the activation, and .004 to .015 by bilinear pictures.
     """
     encoder = importlib.import_module("dark_miner.darkminer.image_encoder")
-    verify = importlib.import_module("dark_miner.darkminer.verify")
+    verify = importlib.import_module("dark_miner.darkminer.method.verify")
     target, reference, concept = pictures(128, 128), pictures(120, 120), pictures(136, 136)
 
     def score(name):

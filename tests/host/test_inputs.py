@@ -41,10 +41,10 @@ def sockets(hosted):
     """A good value for every kind of socket, all of one world."""
     types = pack("darkminer.types")
     model, clip, vae, vision = pack("demo.models").load_demo_models()
-    prompt = pack("nodes.host_text").conditioning(clip, "a drawing")
+    prompt = pack("nodes.host.text").conditioning(clip, "a drawing")
     width = prompt[0][0].shape[-1]
     latents, images = torch.zeros(4, 8, 8, 8), torch.zeros(4, 32, 32, 3, dtype=torch.uint8)
-    names = pack("nodes.host_lora").names_of(model)
+    names = pack("nodes.host.lora").names_of(model)
     lora = {}
     for path, stem in names.items():
         weight = model.model.diffusion_model.get_submodule(path).weight
@@ -62,7 +62,7 @@ def sockets(hosted):
         "DARKMINER_BANK": types.KeepBank(
             torch.zeros(2, 3, width), torch.zeros(2, 1, 8, 8, 8), ("a", "b")
         ),
-        "DARKMINER_ROUND": pack("nodes.rounds").RoundState(
+        "DARKMINER_ROUND": pack("nodes.erase.rounds").RoundState(
             None, types.EmbeddingPool(), 0, 1
         ),
     }  # fmt: skip
@@ -288,7 +288,7 @@ def test_every_setting_that_is_named_as_an_input_is_one(nodes):
 )
 def test_a_setting_is_said_in_the_nodes_words(hosted, node_id, setting, words):
     errors = pack("darkminer.errors")
-    with pytest.raises(errors.DarkMinerError) as caught, pack("nodes.host_run").named(node_id):
+    with pytest.raises(errors.DarkMinerError) as caught, pack("nodes.host.run").named(node_id):
         raise errors.SettingError(setting, 0.0, "above 0")
     assert str(caught.value).startswith(f"{node_id}: {words}")
 

@@ -18,9 +18,10 @@ FEW = {"sampling_steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "n
 @pytest.fixture(scope="module")
 def tools(hosted):
     found = {
-        "types": "darkminer.types", "mined": "nodes.mined", "predict": "nodes.host_predict",
-        "image_pool": "nodes.image_pool", "host_text": "nodes.host_text", "mine": "nodes.mine",
-        "verify": "nodes.verify", "inputs": "nodes.inputs", "demo": "demo.models",
+        "types": "darkminer.types", "mined": "nodes.erase.mined", "predict": "nodes.host.predict",
+        "image_pool": "nodes.erase.image_pool", "text": "nodes.host.text",
+        "mine": "nodes.erase.mine",
+        "verify": "nodes.erase.verify", "inputs": "nodes.inputs", "demo": "demo.models",
     }  # fmt: skip
     modules = {k: importlib.import_module(f"dark_miner.{v}") for k, v in found.items()}
     return SimpleNamespace(
@@ -127,7 +128,7 @@ def test_mining_with_tokens_and_verifying_go_through_the_nodes(tools, sd15):
     pool = tools.image_pool.made(
         sd15, clip, vae, "van gogh", "a * photo", "", 4, 64, 64, 0, sampling, lambda r: None
     )
-    anchor = tools.host_text.conditioning(clip, "a photo")
+    anchor = tools.text.conditioning(clip, "a photo")
     mined, embeddings, _ = tools.mine.MineEmbedding.execute(
         model=sd15,
         pool=pool,
@@ -144,7 +145,7 @@ def test_mining_with_tokens_and_verifying_go_through_the_nodes(tools, sd15):
     assert [len(c) for c in tools.mined.contexts_in(mined)] == lengths
     _, score, target, _, judged = tools.verify.VerifyDeltaCLIP.execute(
         model=sd15, vae=vae, mined=mined, reference=anchor, pool=pool, preset="fast", seed=0, **FEW,
-        batch_size=4, negative=tools.host_text.conditioning(clip, ""), threshold="-1", draws=1,
+        batch_size=4, negative=tools.text.conditioning(clip, ""), threshold="-1", draws=1,
         clip_vision=tools.demo.load_demo_models()[3], embeddings=embeddings,
     ).args  # fmt: skip
     assert len(target) == len(lengths) == len(judged.current())

@@ -331,7 +331,7 @@ def test_two_erasures_become_one_file_with_a_picture_and_go_on(comfy):
 
 def test_rubbish_in_a_lora_is_refused_by_every_node_that_takes_one(hosted):
 
-    names = ("combine", "save_lora", "host_lora")
+    names = ("erase.combine", "erase.save_lora", "host.lora")
     combine, save, lora = (importlib.import_module(f"dark_miner.nodes.{n}") for n in names)
     stem = "lora_unet_a"
     good = {

@@ -114,17 +114,19 @@ def test_an_attacks_verdict_closes_a_round_that_leaves_no_record(comfy):
 
 @pytest.fixture(scope="module")
 def tools(hosted):
-    names = ("darkminer.lora_file", "darkminer.circumvent", "darkminer.types", "nodes.circumvent",
-             "nodes.host_lora", "nodes.report", "darkminer.loop", "darkminer.adapter")  # fmt: skip
-    return SimpleNamespace(
-        **{n.rpartition(".")[2] + "_" * (n == "darkminer.circumvent"): importlib.import_module(
-            f"dark_miner.{n}") for n in names}
-    )  # fmt: skip
+    names = {
+        "lora_file": "darkminer.files.lora_file", "circumvent_": "darkminer.method.circumvent",
+        "types": "darkminer.types", "circumvent": "nodes.erase.circumvent",
+        "lora": "nodes.host.lora", "report": "nodes.erase.report",
+        "loop": "darkminer.method.loop", "adapter": "darkminer.model.adapter",
+    }  # fmt: skip
+    found = {k: importlib.import_module(f"dark_miner.{v}") for k, v in names.items()}
+    return SimpleNamespace(**found)
 
 
 def test_the_model_of_an_erasure_of_nothing_is_the_one_that_went_in(tools):
     model = importlib.import_module("dark_miner.demo.models").load_demo_models()[0]
-    names = tools.host_lora.names_of(model)
+    names = tools.lora.names_of(model)
     network = model.model.diffusion_model
     zeros = {}
     for path, stem in names.items():

@@ -65,7 +65,7 @@ def test_rotated_and_deep_pictures_are_read_as_load_image_reads_them(hosted, tmp
 
 
 def ours(path):
-    return importlib.import_module("dark_miner.darkminer.picture_files").read_picture(path)
+    return importlib.import_module("dark_miner.darkminer.files.pictures").read_picture(path)
 
 
 def the_hosts(path):
@@ -91,7 +91,7 @@ def folders(hosted, tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
         getattr(folder_paths, of)(str(tmp_path / name))
     monkeypatch.delenv(SETTING, raising=False)
-    yield importlib.import_module("dark_miner.nodes.host_folders")
+    yield importlib.import_module("dark_miner.nodes.host.folders")
     folder_paths.set_input_directory(before[0])
     folder_paths.set_output_directory(before[1])
 
@@ -210,7 +210,7 @@ def test_a_list_of_two_sizes_is_one_sentence(comfy, place):
 
 def test_lists_of_other_inputs_give_a_pool_each(hosted):
     """As the host maps lists where a node takes none: the shorter one's last value is repeated."""
-    builder = importlib.import_module("dark_miner.nodes.image_pool")
+    builder = importlib.import_module("dark_miner.nodes.erase.image_pool")
     runs = list(builder.each({"concept": ["a", "b", "c"], "seed": [1, 2], "size": [5]}))
     assert [tuple(run.values()) for run in runs] == [("a", 1, 5), ("b", 2, 5), ("c", 2, 5)]
     one, two = torch.zeros(2, 4, 4, 4), torch.zeros(1, 4, 4, 3)

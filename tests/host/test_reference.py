@@ -21,8 +21,8 @@ def world(hosted):
     from dark_miner.benchmarks.reference import Reference, unet_from_ldm
     from dark_miner.darkminer.config import SamplingConfig
     from dark_miner.demo.models import UNET, load_demo_models
-    from dark_miner.nodes.host import context_of, training_session
-    from dark_miner.nodes.host_text import conditioning
+    from dark_miner.nodes.host.session import context_of, training_session
+    from dark_miner.nodes.host.text import conditioning
 
     model, clip, _, _ = load_demo_models()
     anchor = conditioning(clip, "a drawing")
@@ -52,7 +52,7 @@ def normal(*shape, seed=0):
 def adapted(world):
     """Adapters that already change something, the same on both sides."""
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.darkminer.loop import new_adapters
+    from dark_miner.darkminer.method.loop import new_adapters
 
     adapters, reference = new_adapters(world.session, PAPER.circumvent, seed=SEED), None
     try:
@@ -95,7 +95,7 @@ def test_the_noise_schedules_are_the_same(world):
 def test_mining_takes_the_same_steps(world, adapted):
     from dark_miner.benchmarks.reference import MineDraw
     from dark_miner.darkminer.config import PAPER
-    from dark_miner.darkminer.mine import mine
+    from dark_miner.darkminer.method.mine import mine
     from dark_miner.darkminer.rng import generator
     from dark_miner.darkminer.types import ImagePool
 
@@ -121,8 +121,8 @@ def test_mining_takes_the_same_steps(world, adapted):
 
 def test_circumventing_takes_the_same_steps(world, adapted):
     from dark_miner.benchmarks.reference import CircumventDraw
-    from dark_miner.darkminer.circumvent import circumvent
     from dark_miner.darkminer.config import PAPER
+    from dark_miner.darkminer.method.circumvent import circumvent
     from dark_miner.darkminer.rng import generator
     from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
 

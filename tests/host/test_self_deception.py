@@ -19,8 +19,8 @@ pytestmark = pytest.mark.host
 def tools(hosted):
     names = (
         "benchmarks.erasure", "benchmarks.figures", "benchmarks.quality", "benchmarks.targets",
-        "darkminer.layers", "demo.gallery", "demo.models", "nodes.erasing", "nodes.host",
-        "nodes.host_lora", "nodes.host_text", "nodes.image_pool",
+        "darkminer.model.layers", "demo.gallery", "demo.models", "nodes.erase.erasing",
+        "nodes.host.session", "nodes.host.lora", "nodes.host.text", "nodes.erase.image_pool",
     )  # fmt: skip
     found = {n.rpartition(".")[2]: importlib.import_module(f"dark_miner.{n}") for n in names}
     return SimpleNamespace(**found)
@@ -34,7 +34,7 @@ def gallery(tools):
 def trained_on(tools, clip, target, seed):
     """Every prompt that an erasure of a target is told, or joins by itself."""
     config, exclude = PRESETS["fast"], [*tools.gallery.HELD_OUT, target.name]
-    words = tools.host_text.vocabulary(clip, exclude)
+    words = tools.text.vocabulary(clip, exclude)
     told = {tools.erasure.ANCHOR, tools.erasure.NEGATIVE}
     told |= {target.template.replace("*", target.name)}
     templates = tools.erasing.text_templates(config, target.template)
@@ -95,7 +95,7 @@ def test_the_attackers_drawings_are_no_placements_that_the_models_learnt_from(to
 def a_file(tools, model, path, scale):
     """A LoRA on every layer that an erasure adapts, random or of zeros."""
     tensors, gen = {}, torch.Generator().manual_seed(1)
-    for name, stem in tools.host_lora.names_of(model).items():
+    for name, stem in tools.lora.names_of(model).items():
         out, inner = model.model.diffusion_model.get_submodule(name).weight.shape
         tensors[f"{stem}.lora_up.weight"] = scale * torch.randn(out, 2, generator=gen)
         tensors[f"{stem}.lora_down.weight"] = torch.randn(2, inner, generator=gen)
@@ -122,7 +122,7 @@ def test_what_is_judged_is_the_saved_file_on_a_fresh_model(tools, gallery, tmp_p
     state = fresh.model.diffusion_model.state_dict()
     judged = studio.model.model.diffusion_model.state_dict()
     assert all(torch.equal(judged[k], v) for k, v in state.items())
-    expected = tools.host_lora.apply_lora(fresh, load_file(file))
+    expected = tools.lora.apply_lora(fresh, load_file(file))
     assert len(expected.patches) == len(studio.model.patches)
     one = studio.draw(PROMPTS, 5)
     a_file(tools, fresh, file, 0.0)

@@ -20,24 +20,19 @@ def gallery(hosted):
 
 @pytest.fixture(scope="module")
 def tools(hosted):
-    from dark_miner.darkminer import adapter, config, loop, rng
-    from dark_miner.darkminer import circumvent as circumvention
-    from dark_miner.nodes import (
-        erasing,
-        host,
-        host_copy,
-        host_lora,
-        host_text,
-        host_vision,
-        image_pool,
-    )
+    from dark_miner.darkminer import config, rng
+    from dark_miner.darkminer.method import circumvent as circumvention
+    from dark_miner.darkminer.method import loop
+    from dark_miner.darkminer.model import adapter
+    from dark_miner.nodes.erase import erasing, image_pool
+    from dark_miner.nodes.host import copy, lora, session, text, vision
 
     class Tools:
         pass
 
     for module in (
-        adapter, config, loop, rng, circumvention, erasing, host, host_copy, host_lora,
-        host_text, host_vision, image_pool,
+        adapter, config, loop, rng, circumvention, erasing, session, copy, lora,
+        text, vision, image_pool,
     ):  # fmt: skip
         setattr(Tools, module.__name__.rpartition(".")[2], module)
     Tools.sampling = config.SamplingConfig(SHORT, 2.0, "euler", "normal", 16)
@@ -85,7 +80,7 @@ def short(tools):
 def erase(tools, gallery, report=lambda r: None, seed=0):
     model, clip, vae, vision = gallery
     return tools.erasing.run_erasure(
-        model, clip, vae, tools.host_vision.vision_encoder(vision, "test"), pool(tools, gallery),
+        model, clip, vae, tools.vision.vision_encoder(vision, "test"), pool(tools, gallery),
         short(tools), anchor="a drawing", negative="", sampling=tools.sampling, seed=seed,
         report=report,
     )  # fmt: skip
@@ -94,7 +89,7 @@ def erase(tools, gallery, report=lambda r: None, seed=0):
 def test_the_model_is_bit_identical_after_success_and_the_saved_file_is_the_erasure(
     tools, gallery, tmp_path: Path
 ):
-    from dark_miner.darkminer.lora_file import save_lora
+    from dark_miner.darkminer.files.lora_file import save_lora
     from dark_miner.demo.models import load_demo_models
     from safetensors.torch import load_file
 
@@ -104,9 +99,9 @@ def test_the_model_is_bit_identical_after_success_and_the_saved_file_is_the_eras
     assert torch.equal(picture(model, clip), before)
     save_lora(tmp_path / "erase.safetensors", lora, lora.metadata)
     fresh = load_demo_models()[0]
-    loaded = tools.host_lora.apply_lora(fresh, load_file(tmp_path / "erase.safetensors"))
-    assert len(loaded.patches) == len(tools.host_lora.names_of(fresh)) == len(lora) // 3 == 66
-    own = tools.host_lora.apply_lora(model, lora)
+    loaded = tools.lora.apply_lora(fresh, load_file(tmp_path / "erase.safetensors"))
+    assert len(loaded.patches) == len(tools.lora.names_of(fresh)) == len(lora) // 3 == 66
+    own = tools.lora.apply_lora(model, lora)
     assert torch.equal(picture(loaded, clip), picture(own, clip))
     assert not torch.allclose(picture(own, clip), before)
 
@@ -138,15 +133,15 @@ def test_the_model_is_bit_identical_after_an_error_or_a_cancel_in_any_stage(tool
 def test_frozen_weights_of_the_training_copy_do_not_move(tools, gallery):
     model, clip, _, _ = gallery
     images = pool(tools, gallery)
-    anchor = tools.host_text.conditioning(clip, "a drawing")
-    with tools.host.training_session(
+    anchor = tools.text.conditioning(clip, "a drawing")
+    with tools.session.training_session(
         model, anchor=anchor, sampling=tools.sampling, latent_size=images.latent_size
     ) as session:
         digest = tools.adapter.frozen_digest(session.network)
         config = short(tools).circumvent
         adapters = tools.loop.new_adapters(session, config, seed=0)
         start = tools.erasing.concept_contexts(clip, images, short(tools), exclude=(), seed=0)
-        context = tools.host.context_of(anchor, "test", "anchor")
+        context = tools.session.context_of(anchor, "test", "anchor")
         tools.circumvent.circumvent(session, adapters, start, context, config, seed=0)
         assert any(float(up.abs().max()) > 0 for up in adapters.state().up.values())
         assert tools.adapter.frozen_digest(session.network) == digest
@@ -156,13 +151,13 @@ def test_upstream_loras_are_in_the_training_copy_once(tools, gallery):
     """Erase what the user sees: the MODEL's own LoRA counts, loaded or not."""
     model, clip, _, _ = gallery
     _, lora = erase(tools, gallery)
-    patched = tools.host_lora.apply_lora(model, {k: v * 3 for k, v in lora.items()})
-    anchor = tools.host_text.conditioning(clip, "a drawing")
+    patched = tools.lora.apply_lora(model, {k: v * 3 for k, v in lora.items()})
+    anchor = tools.text.conditioning(clip, "a drawing")
     name = "input_blocks.1.1.transformer_blocks.0.attn2.to_v"
     original = model.model.diffusion_model.get_submodule(name).weight.detach().clone()
 
     def copied():
-        with tools.host.training_session(
+        with tools.session.training_session(
             patched, anchor=anchor, sampling=tools.sampling, latent_size=(8, 8)
         ) as session:
             return session.network.get_submodule(name).weight.detach().clone()
@@ -175,11 +170,11 @@ def test_upstream_loras_are_in_the_training_copy_once(tools, gallery):
 
 def test_the_text_encoder_copy_is_the_hosts_and_gradients_reach_the_token(tools, gallery):
     clip = gallery[1]
-    with tools.host.training_mode():
-        text = tools.host_text.TextEncoder(clip)
+    with tools.session.training_mode():
+        text = tools.text.TextEncoder(clip)
         word = text.word("penguin")[None].requires_grad_(True)
         ours = text(["a drawing of a *"], word)
-        theirs = tools.host_text.contexts(clip, ["a drawing of a penguin"])[0]
+        theirs = tools.text.contexts(clip, ["a drawing of a penguin"])[0]
         assert torch.allclose(ours[0].cpu(), theirs, atol=1e-5)
         ours.square().sum().backward()
         assert float(word.grad.abs().max()) > 0
@@ -208,8 +203,8 @@ def test_what_the_hosts_loader_keeps_on_layers_stays_with_the_original(tools, ga
         for layer in layers:
             vars(layer).update(loaned)
         copies = [
-            *tools.host_copy.training_copy(model).diffusion_model.modules(),
-            *tools.host_copy.plain_copy(clip.patcher, clip.cond_stage_model).modules(),
+            *tools.copy.training_copy(model).diffusion_model.modules(),
+            *tools.copy.plain_copy(clip.patcher, clip.cond_stage_model).modules(),
         ]
         assert not [m for m in copies if vars(m).keys() & loaned.keys()]
         assert all(vars(layer)["_v"] is loaned["_v"] for layer in layers)
@@ -224,8 +219,8 @@ def test_a_session_goes_on_after_other_models_have_taken_its_networks_place(tool
     import comfy.model_management as management
 
     model, clip, _, _ = gallery
-    anchor, negative = (tools.host_text.conditioning(clip, p) for p in ("a drawing", ""))
-    with tools.host.training_session(
+    anchor, negative = (tools.text.conditioning(clip, p) for p in ("a drawing", ""))
+    with tools.session.training_session(
         model, anchor=anchor, negative=negative, sampling=tools.sampling, latent_size=(8, 8)
     ) as session:
         adapters = tools.loop.new_adapters(session, short(tools).circumvent, seed=0)
@@ -252,8 +247,8 @@ def test_a_session_goes_on_after_other_models_have_taken_its_networks_place(tool
 
 def test_a_training_copy_is_loaded_whole_or_not_at_all(tools, gallery):
     model = gallery[0]
-    patcher = tools.host_copy.WholePatcher(
-        tools.host_copy.training_copy(model), model.load_device, model.offload_device
+    patcher = tools.copy.WholePatcher(
+        tools.copy.training_copy(model), model.load_device, model.offload_device
     )
     patcher.partially_load(model.load_device, extra_memory=1.0)
     assert not patcher.model.model_lowvram
@@ -264,7 +259,7 @@ def test_a_training_copy_is_loaded_whole_or_not_at_all(tools, gallery):
 
 def test_only_the_attentions_gradient_is_held_to_its_repeatable_algorithm(hosted):
     from comfy.ldm.modules.attention import attention_pytorch
-    from dark_miner.nodes.host_training import repeatable_backward
+    from dark_miner.nodes.host.training import repeatable_backward
 
     warns, seen = torch.is_deterministic_algorithms_warn_only_enabled, []
     q = torch.randn(2, 16, 64, requires_grad=True)
@@ -285,7 +280,7 @@ def test_only_the_attentions_gradient_is_held_to_its_repeatable_algorithm(hosted
 
 def test_a_mask_of_the_anchors_length_does_not_hide_tokens_of_another(hosted):
     """An embedding may be longer or shorter than the prompt whose mask came with the anchor."""
-    from dark_miner.nodes.host_predict import fitted
+    from dark_miner.nodes.host.predict import fitted
 
     extra = {"attention_mask": torch.tensor([[1, 1, 0]]), "guidance": 3.5}
     assert fitted(extra, 3)["attention_mask"] is extra["attention_mask"]

@@ -17,12 +17,12 @@ LONG = " ".join(["very"] * 90)
 @pytest.fixture(scope="module")
 def tools(hosted):
     found = {
-        "errors": "darkminer.errors", "host_text": "nodes.host_text", "erasing": "nodes.erasing",
-        "training": "nodes.host_training", "image_pool": "nodes.image_pool",
-        "attack": "nodes.attack", "mine": "nodes.mine", "contexts": "nodes.contexts",
-        "bank": "nodes.bank", "chase": "nodes.chase", "loop": "nodes.loop",
-        "inputs": "nodes.inputs", "types": "darkminer.types", "config": "darkminer.config",
-        "models": "demo.models",
+        "errors": "darkminer.errors", "text": "nodes.host.text", "erasing": "nodes.erase.erasing",
+        "training": "nodes.host.training", "image_pool": "nodes.erase.image_pool",
+        "attack": "nodes.attack.verdict", "mine": "nodes.erase.mine",
+        "contexts": "nodes.erase.contexts", "bank": "nodes.erase.bank",
+        "chase": "nodes.erase.chase", "loop": "nodes.erase.loop", "inputs": "nodes.inputs",
+        "types": "darkminer.types", "config": "darkminer.config", "models": "demo.models",
     }  # fmt: skip
     modules = {k: importlib.import_module(f"dark_miner.{v}") for k, v in found.items()}
     return SimpleNamespace(**modules, core=importlib.import_module("nodes"))
@@ -54,15 +54,15 @@ def close(ours, theirs):
 def test_every_template_says_what_the_host_says_with_the_word(tools, clips, kind, template):
     clip = clips[kind]
     with tools.training.training_mode(), torch.no_grad():
-        text = tools.host_text.TextEncoder(clip)
+        text = tools.text.TextEncoder(clip)
         ours = text([template], text.word("penguin")[None])[0]
-        theirs = tools.host_text.contexts(clip, [template.replace("*", "penguin")])[0]
+        theirs = tools.text.contexts(clip, [template.replace("*", "penguin")])[0]
     assert close(ours, theirs)
 
 
 def test_gradients_pass_weights_and_chunks(tools, clips):
     with tools.training.training_mode():
-        text = tools.host_text.TextEncoder(clips["sd15"])
+        text = tools.text.TextEncoder(clips["sd15"])
         for template in ("(a * drawing:1.3), pale", f"{LONG} of a *"):
             word = text.word("penguin")[None].requires_grad_(True)
             text([template], word).square().sum().backward()
@@ -72,12 +72,12 @@ def test_gradients_pass_weights_and_chunks(tools, clips):
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "gallery"])
 def test_a_prompt_without_a_place_for_the_token_is_refused(tools, clips, kind):
     with tools.training.training_mode(), torch.no_grad():
-        text = tools.host_text.TextEncoder(clips[kind])
+        text = tools.text.TextEncoder(clips[kind])
         word = text.word("penguin")[None]
         with pytest.raises(tools.errors.DarkMinerError, match="'a drawing'.* where 1 should be"):
             text(["a * drawing", "a drawing"], word)
         plain = text.said(["a drawing"])[0]
-        assert close(plain, tools.host_text.contexts(clips[kind], ["a drawing"])[0])
+        assert close(plain, tools.text.contexts(clips[kind], ["a drawing"])[0])
 
 
 def made(tools, gallery, template, size=16):
@@ -119,10 +119,10 @@ def test_an_attack_through_punctuation_finds_what_was_never_erased(tools, galler
     model, clip, vae, vision = gallery
     template = "a drawing of *, pale"
     pool = made(tools, gallery, template)
-    anchor = tools.host_text.conditioning(clip, "a drawing")
+    anchor = tools.text.conditioning(clip, "a drawing")
     _, success, _, words = tools.attack.AttackErasure.execute(
         model=model, vae=vae, pool=pool, anchor=anchor, seed=0, **SAMPLING, batch_size=16,
-        clip_vision=vision, clip=clip, negative=tools.host_text.conditioning(clip, ""), steps=60,
+        clip_vision=vision, clip=clip, negative=tools.text.conditioning(clip, ""), steps=60,
         pictures=16,
     ).args  # fmt: skip
     share = float(words.partition("token ")[2].split()[0])
@@ -137,12 +137,12 @@ def test_a_vocabulary_without_a_word_left_is_one_sentence(tools, gallery, node):
         torch.zeros(4, 8, 8, 8), torch.zeros(4, 32, 32, 3, dtype=torch.uint8), "ink", "", 0, "",
         template="a * drawing",
     )  # fmt: skip
-    anchor = tools.host_text.conditioning(clip, "a drawing")
-    all_words = ", ".join(tools.host_text.vocabulary(clip))
+    anchor = tools.text.conditioning(clip, "a drawing")
+    all_words = ", ".join(tools.text.vocabulary(clip))
     start = tools.erasing.concept_contexts(clip, pool, tools.config.FAST, exclude=(), seed=0)
     few = {"seed": 0, "exclude_words": all_words, "clip": clip, "pool": pool}
     more = {**few, **SAMPLING, "batch_size": 4, "model": model}
-    more["negative"] = tools.host_text.conditioning(clip, "")
+    more["negative"] = tools.text.conditioning(clip, "")
     texts = {name: value for name, value in more.items() if name != "negative"}
     prompts = {"anchor_prompt": "a drawing", "negative_prompt": "", "vae": vae}
     kind, given = {

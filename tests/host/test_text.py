@@ -14,8 +14,10 @@ from .miniature import FAMILIES
 pytestmark = pytest.mark.host
 
 MODULES = {
-    "darkminer": ("config", "loop"),
-    "nodes": ("erasing", "host_lora", "host_text", "host_training", "image_pool"),
+    "darkminer": ("config",),
+    "darkminer.method": ("loop",),
+    "nodes.erase": ("erasing", "image_pool"),
+    "nodes.host": ("lora", "text", "training"),
 }
 KINDS = {"sdxl": "sdxl", "sd3": "sd3", "flux": "flux_dev", "pixart": "pixart_sigma"}
 
@@ -41,7 +43,7 @@ def clip(tools, kind):
 
 
 def test_the_words_are_whole_ones(tools, clip, kind):
-    words = tools.host_text.vocabulary(clip, ["penguin"])
+    words = tools.text.vocabulary(clip, ["penguin"])
     assert "photo" in words and "penguin" not in words
     assert 5_000 < len(words) == len(set(words))
     assert all(w.isalpha() and w.islower() and w.isascii() for w in words)
@@ -52,17 +54,17 @@ def test_the_words_are_whole_ones(tools, clip, kind):
 
 
 def test_tokens_are_mined_through_clips_only(tools, clip, kind):
-    assert tools.host_text.speaks(clip) is (kind == "sdxl")
+    assert tools.text.speaks(clip) is (kind == "sdxl")
 
 
 def test_a_token_reaches_both_clips_and_says_what_the_host_says(tools):
     clip = miniature.text_encoder("sdxl")
-    with tools.host_training.training_mode():
-        text = tools.host_text.TextEncoder(clip)
+    with tools.training.training_mode():
+        text = tools.text.TextEncoder(clip)
         word = text.word("penguin")[None].requires_grad_(True)
         assert word.shape == (1, 768 + 1280)
         ours = text(["a photo of a *", "a * photo"], word)
-        theirs = tools.host_text.contexts(clip, ["a photo of a penguin", "a penguin photo"])
+        theirs = tools.text.contexts(clip, ["a photo of a penguin", "a penguin photo"])
         assert torch.allclose(ours, torch.stack(theirs), atol=1e-4)
         ours.square().sum().backward()
         assert word.grad[0, :768].any() and word.grad[0, 768:].any()
@@ -114,4 +116,4 @@ def test_the_loop_erases_with_the_familys_text_encoders(tools, clip, kind, tmp_p
     assert widths == {family.width}
     ups = [v for k, v in lora.items() if k.endswith("lora_up.weight")]
     assert len(ups) == family.adapted and all(up.any() for up in ups)
-    assert len(tools.host_lora.apply_lora(model, lora).patches) == family.adapted
+    assert len(tools.lora.apply_lora(model, lora).patches) == family.adapted

@@ -1,0 +1,1 @@
+"""What judges an erasure. Nothing in the method may import it."""

@@ -1,0 +1,1 @@
+"""The method: pool, mine, verify, circumvent, chase, and the loop of them."""

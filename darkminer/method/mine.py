@@ -1,0 +1,260 @@
+"""Mining: find the embeddings that most likely produce the concept (section 3.2.1, equation 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..config import MineConfig
+from ..finite import TEXT_ENCODER, finite, in_stage
+from ..model.interface import DiffusionModel, TextSpace
+from ..model.merged import with_merged_adapters
+from ..rng import generator
+from ..types import ImagePool, MinedEmbedding, Report, StepReport, silent
+from .image_pool import check_pool
+from .losses import mining_loss
+from .optim import LossTrace, make_optimizer, require_fallen, require_settled, set_lr
+from .text_start import with_word, without_concept
+
+
+@dataclass(frozen=True)
+class MineResult:
+    """What mining found.
+
+    Attributes:
+        embeddings: the mined contexts, then those of the mined tokens.
+        losses: mean loss of the contexts at each step.
+        token_losses: mean loss of the tokens at each step; empty where none were mined.
+    """
+
+    embeddings: tuple[MinedEmbedding, ...]
+    losses: list[float]
+    token_losses: list[float] = field(default_factory=list)
+
+
+@in_stage("mine")
+@with_merged_adapters
+def mine(
+    model: DiffusionModel,
+    pool: ImagePool,
+    anchor: Tensor,
+    config: MineConfig,
+    *,
+    seed: int,
+    round_: int,
+    concept_contexts: Tensor | None = None,
+    text: TextSpace | None = None,
+    report: Report = silent,
+) -> MineResult:
+    """Mine ``config.count`` embeddings at once, each on its own k pool images.
+
+    Network and adapters are frozen as they stand; only the embeddings move.
+
+    Args:
+        anchor: context of the anchor prompt, ``[1, L0, D]``; gives the start values their scale.
+        round_: number of this round, from 1.
+        concept_contexts: tokens ``[n, D]`` whose norms count as reachable besides the anchor's.
+        text: where to mine ``config.tokens`` tokens through the text encoder; None mines none.
+
+    Raises:
+        DarkMinerError: if the pool does not fit the settings or the model.
+        DivergedError: if a loss is not finite, or ended far above its start.
+    """
+    check_pool(pool, config.images, model)
+    gen = generator(seed, round_, "mine")
+    m, k = config.count, config.images
+    indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
+    images = pool.latents[indices].to(model.device)  # [m, k, C, h, w]
+    context = _start(anchor, config, gen).to(model.device).requires_grad_(True)
+    limit = reachable_norm(anchor, concept_contexts) if config.reachable else None
+
+    def contexts() -> Tensor:
+        return context.repeat_interleave(config.batch, 0)
+
+    optimizer = make_optimizer(config, [context])
+    trace = LossTrace("mine", round_)
+    first: tuple[_Drawn, Tensor] | None = None
+    for step in range(config.steps):
+        set_lr(optimizer, config, step)
+        drawn = _draw(model, images, config, gen)
+        loss = model.memory.attempt(_gradients, model, drawn, context, contexts)
+        first = first or (drawn, loss)
+        _clip_each(context, config.clip)
+        optimizer.step()
+        if limit is not None:
+            project(context, limit)
+        trace.add(loss)
+        report(StepReport("mine", round_, step + 1, config.steps, trace.last))
+    trace.flush()
+    require_settled(context, "mine", round_, config.steps)
+    _require_fallen(model, first, contexts, round_, config)
+    found = context.detach().float().cpu()
+    embeddings = tuple(
+        MinedEmbedding(found[i].clone(), round_, tuple(indices[i].tolist())) for i in range(m)
+    )
+    if text is None or not config.tokens:
+        return MineResult(embeddings, trace.values)
+    spoken = mine_tokens(model, pool, text, config, seed=seed, round_=round_, report=report)
+    return MineResult(embeddings + spoken.embeddings, trace.values, spoken.token_losses)
+
+
+@with_merged_adapters
+def mine_tokens(
+    model: DiffusionModel,
+    pool: ImagePool,
+    text: TextSpace,
+    config: MineConfig,
+    *,
+    seed: int,
+    round_: int,
+    report: Report = silent,
+) -> MineResult:
+    """Mine tokens at the text encoder's input, each on its own k pool images (equation 5).
+
+    A token starts from a word of the vocabulary. It counts alone and joined with others; each
+    such prompt without the token is the anchor of its context.
+    """
+    gen = generator(seed, round_, "mine.tokens")
+    m, k = config.tokens, config.images
+    indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
+    images = pool.latents[indices].flatten(0, 1).to(model.device)  # [m * k, C, h, w]
+    repeats = [text.template] * (m * k)
+    words = torch.randint(len(text.words), (m,), generator=gen).tolist()
+    tokens = torch.stack([text.encoder.word(text.words[i]) for i in words]).requires_grad_(True)
+    optimizer = torch.optim.Adam([tokens], lr=config.token_lr)
+
+    def contexts() -> Tensor:
+        return text.encoder(repeats, tokens.repeat_interleave(k, 0)).to(images.device)
+
+    trace = LossTrace("mine", round_)
+    first: tuple[_Drawn, Tensor] | None = None
+    for step in range(config.steps):
+        drawn = _noised(model, images, gen)
+        loss = model.memory.attempt(_gradients, model, drawn, tokens, contexts)
+        first = first or (drawn, loss)
+        optimizer.step()
+        trace.add(loss)
+        report(StepReport("mine", round_, step + 1, config.steps, trace.last))
+    trace.flush()
+    require_settled(tokens, "mine", round_, config.steps)
+    found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
+             zip(tokens.detach(), indices.tolist(), strict=True)]  # fmt: skip
+    _require_fallen(model, first, contexts, round_, config)
+    return MineResult(tuple(e for group in found for e in group), [], trace.values)
+
+
+@torch.no_grad()
+def _spoken(
+    text: TextSpace,
+    token: Tensor,
+    indices: tuple[int, ...],
+    round_: int,
+    config: MineConfig,
+    gen: torch.Generator,
+) -> list[MinedEmbedding]:
+    """The contexts of one token, alone and with subjects, each with its anchor."""
+    order = torch.randperm(len(text.words), generator=gen)[: config.token_words].tolist()
+    prompts = [text.template, *(with_word(text.template, text.words[i]) for i in order)]
+    contexts = text.encoder(prompts, token[None]).float().cpu()
+    finite(contexts, TEXT_ENCODER, "contexts")
+    anchors = text.encoder.said([without_concept(p) for p in prompts]).float().cpu()
+    return [
+        MinedEmbedding(c.clone(), round_, indices, anchor=a.clone())
+        for c, a in zip(contexts, anchors, strict=True)
+    ]
+
+
+class _Drawn(NamedTuple):
+    """What one step looks at: pictures ``[m * b, C, h, w]``, their noise and their levels."""
+
+    x: Tensor
+    noise: Tensor
+    index: Tensor
+
+
+def _draw(
+    model: DiffusionModel, images: Tensor, config: MineConfig, gen: torch.Generator
+) -> _Drawn:
+    """A fresh batch of each embedding's own pictures ``[m, k, C, h, w]``."""
+    m, k = images.shape[:2]
+    b = config.batch
+    if b < k:
+        chosen = torch.stack([torch.randperm(k, generator=gen)[:b] for _ in range(m)])
+    else:
+        chosen = torch.arange(k).expand(m, k)
+    x = images[torch.arange(m)[:, None], chosen].flatten(0, 1)  # [m * b, C, h, w]
+    return _noised(model, x, gen)
+
+
+def _noised(model: DiffusionModel, x: Tensor, gen: torch.Generator) -> _Drawn:
+    noise = torch.randn(x.shape, generator=gen).to(x.device)
+    return _Drawn(x, noise, model.schedule.draw(len(x), gen))
+
+
+def _gradients(
+    model: DiffusionModel, drawn: _Drawn, variable: Tensor, contexts: Callable[[], Tensor]
+) -> Tensor:
+    """The mean loss; leaves in ``variable.grad`` the gradient of each embedding's own mean.
+
+    Args:
+        variable: what is mined, m embeddings ``[m, ...]``.
+        contexts: the context that ``variable`` makes for each picture, ``[m * b, L, D]``.
+    """
+    variable.grad = None
+    x, noise, index = drawn
+    errors = mining_loss(model.denoise, model.schedule, x, contexts(), noise, index)
+    each = errors.view(len(variable), -1).mean(1)
+    each.sum().backward()  # the sum keeps the gradients apart
+    return each.detach().mean()
+
+
+@torch.no_grad()
+def _require_fallen(
+    model: DiffusionModel,
+    first: tuple[_Drawn, Tensor] | None,
+    contexts: Callable[[], Tensor],
+    round_: int,
+    config: MineConfig,
+) -> None:
+    """Ask once more what the first step asked, of what was mined."""
+    assert first is not None
+    (x, noise, index), before = first
+    after = mining_loss(model.denoise, model.schedule, x, contexts(), noise, index).mean()
+    require_fallen(before, after, "mine", round_, config.steps)
+
+
+def _start(anchor: Tensor, config: MineConfig, gen: torch.Generator) -> Tensor:
+    """Start values ``[m, L, D]`` float32 CPU; the paper leaves them open."""
+    tokens = anchor[0].detach().float().cpu()
+    shape = (config.count, config.length, tokens.shape[-1])
+    if config.init == "anchor":
+        repeats = -(-config.length // len(tokens))
+        return tokens.repeat(repeats, 1)[: config.length].expand(shape).clone()
+    return torch.randn(shape, generator=gen) * tokens.std() + tokens.mean()
+
+
+def _clip_each(context: Tensor, limit: float) -> None:
+    """Scale each embedding's gradient ``[m, L, D]`` down to norm ``limit``."""
+    grad = context.grad
+    assert grad is not None
+    norm = grad.flatten(1).norm(dim=1).clamp(min=1e-12)
+    grad.mul_((limit / norm).clamp(max=1.0)[:, None, None])
+
+
+def reachable_norm(anchor: Tensor, concept_contexts: Tensor | None) -> float:
+    """The largest norm among the tokens of ``anchor`` and of ``concept_contexts`` ``[n, D]``."""
+    norms = anchor.detach().float().norm(dim=-1).max()
+    if concept_contexts is not None and len(concept_contexts):
+        norms = torch.maximum(norms.cpu(), concept_contexts.float().norm(dim=-1).max().cpu())
+    return float(norms)
+
+
+@torch.no_grad()
+def project(context: Tensor, limit: float) -> None:
+    """Scale every token of ``context`` ``[..., D]`` down, in place, to at most norm ``limit``."""
+    norm = context.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    context.mul_((limit / norm).clamp(max=1.0))

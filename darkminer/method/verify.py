@@ -1,0 +1,220 @@
+"""Verification: does an embedding still produce the concept? (section 3.2.2, equation 6)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..config import VerifyConfig
+from ..finite import finite_features, in_stage
+from ..model.adapter import Adapters
+from ..model.interface import DiffusionModel, ImageEncoder
+from ..model.sampling import decode_all, sample_each, seeded_noise
+from ..rng import generator
+from ..types import ImagePool, MinedEmbedding, Report, StepReport, Verdict, silent
+from .blank import require_direction, require_prompt_matters
+
+_CALIBRATION_IMAGES = 16
+_MEAN_IMAGES = 64  # pool images whose mean feature stands for the concept
+
+
+def delta_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
+    """Equation 6: mean cosine of ``E(x_c) - E(x_r)`` with ``E(x_e) - E(x_r)``.
+
+    Args:
+        target: features of x_c, ``[n, F]``.
+        reference: features of x_r, ``[n, F]``.
+        concept: features of the k pool images, ``[n, k, F]`` or ``[k, F]``.
+
+    Returns:
+        s(c) of each target, ``[n]``, between -1 and 1.
+    """
+    made = normalize(target - reference, dim=-1)[:, None]
+    wanted = normalize(concept - reference[:, None], dim=-1)
+    return (made * wanted).sum(-1).mean(-1)
+
+
+def mean_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
+    """Equation 6 against means: cosine of ``E(x_c) - mean E(x_r)`` with the concept's direction.
+
+    A single reference shows a subject of its own, and so does a single picture of the concept;
+    what all have in common remains.
+
+    Args:
+        target: features ``[n, F]``; reference: ``[r, F]``; concept: ``[p, F]``.
+
+    Returns:
+        the score of each target, ``[n]``, between -1 and 1.
+    """
+    origin = reference.mean(0).expand_as(target)
+    return delta_score(target, origin, concept.mean(0).expand(len(target), 1, -1))
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What verdicts are measured by: made once, the same in every round of a run.
+
+    Attributes:
+        threshold: tau, a number.
+        concept: features of the pool's images whose mean stands for the concept, ``[p, F]``; None
+            where scores are against pairs.
+    """
+
+    threshold: float
+    concept: Tensor | None = None
+
+
+def make_gauge(
+    model: DiffusionModel,
+    encode: ImageEncoder,
+    reference: Tensor,
+    pool: ImagePool,
+    config: VerifyConfig,
+    *,
+    seed: int,
+    adapters: Adapters | None = None,
+) -> Gauge:
+    """The gauge of a run's verdicts; arguments as of :func:`verify`."""
+    encode = finite_features(encode)
+    threshold = config.threshold
+    if threshold == "auto":
+        off = adapters.off() if adapters is not None else nullcontext()
+        threshold, _ = calibrate(model, encode, reference, pool, config, seed=seed, off=off)
+    means = config.against == "means"
+    return Gauge(threshold, encode(pool.first(_MEAN_IMAGES)) if means else None)
+
+
+@in_stage("verify")
+def verify(
+    model: DiffusionModel,
+    encode: ImageEncoder,
+    embeddings: Sequence[MinedEmbedding],
+    reference: Tensor,
+    pool: ImagePool,
+    config: VerifyConfig,
+    *,
+    seed: int,
+    round_: int,
+    adapters: Adapters | None = None,
+    gauge: Gauge | None = None,
+    report: Report = silent,
+) -> Verdict:
+    """Score every embedding on pictures by the model as it stands.
+
+    x_c and x_r start from the same noise; the score is averaged over ``config.draws`` draws.
+
+    Args:
+        encode: images ``[B, H, W, 3]`` -> features ``[B, F]``.
+        reference: context of the reference prompt ("a photo"), ``[1, L, D]``.
+        adapters: the model's adapters; switched off while ``threshold = "auto"`` calibrates.
+        gauge: the run's; None makes it here.
+
+    Raises:
+        NotFiniteError: if latents, pictures or features are not finite; names what gave them.
+        DarkMinerError: if pictures do not depend on the prompt, or features on the picture.
+    """
+    encode = finite_features(encode)
+    gen = generator(seed, round_, "verify")
+    m, draws = len(embeddings), config.draws
+    noise = seeded_noise(model, _references(m * draws, config), gen)
+    contexts = [e.context for e in embeddings for _ in range(draws)]
+    x_r = _pictures(model, [reference[0]] * len(noise), noise)
+    report(StepReport("verify", round_, 1, 2, images=x_r[:4]))
+    x_c = _pictures(model, contexts, noise[: m * draws])
+    report(StepReport("verify", round_, 2, 2, images=x_c[:4]))
+    if not all(torch.equal(c, reference[0].to(c)) for c in contexts):
+        require_prompt_matters(x_c, x_r[: m * draws])
+    gauge = gauge or make_gauge(
+        model, encode, reference, pool, config, seed=seed, adapters=adapters
+    )
+    made, origin = encode(x_c), encode(x_r)
+    if gauge.concept is not None:
+        wanted = gauge.concept
+        scores = mean_score(made, origin, wanted)
+    else:
+        wanted = torch.stack(
+            [encode(pool.floats(_indices(e, pool, config, gen))) for e in embeddings]
+        ).repeat_interleave(draws, 0)
+        scores = delta_score(made, origin, wanted)
+    require_direction(wanted, torch.cat([origin, made]))
+    scores = scores.view(m, draws).mean(1)
+    values = tuple(float(s) for s in scores)
+    return Verdict(
+        values, gauge.threshold, max(values) > gauge.threshold, x_c[::draws].clone(),
+        x_r[: m * draws : draws].clone(),
+    )  # fmt: skip
+
+
+@in_stage("calibrate")
+def calibrate(
+    model: DiffusionModel,
+    encode: ImageEncoder,
+    reference: Tensor,
+    pool: ImagePool,
+    config: VerifyConfig,
+    *,
+    seed: int,
+    off: AbstractContextManager[None] | None = None,
+) -> tuple[float, float]:
+    """A threshold for this image encoder, from pictures that surely have or lack the concept.
+
+    Pool images stand for pictures with the concept, anchor pictures for those without; both are
+    scored against other pool images (the recipe of the paper's table 12) or their mean.
+
+    Returns:
+        the cut that separates the two best (Youden's J; midway between the neighbours), and the
+        area under the ROC curve.
+    """
+    encode = finite_features(encode)
+    gen = generator(seed, 0, "calibrate")
+    n = _CALIBRATION_IMAGES
+    with off or nullcontext():
+        noise = seeded_noise(model, 2 * n, gen)
+        anchors = encode(_pictures(model, [reference[0]] * (2 * n), noise))
+    order = torch.randperm(len(pool), generator=gen)
+    concept = encode(pool.floats(order[: 2 * n].tolist()))
+    require_direction(concept, anchors)
+    half = max(1, min(n, len(concept) // 2))
+    wanted = concept[half:] if len(concept) > half else concept
+    if config.against == "means":
+        with_it = mean_score(concept[:half], anchors[:n], wanted)
+        without = mean_score(anchors[n:], anchors[:n], wanted)
+    else:
+        with_it = delta_score(concept[:half], anchors[:half], wanted)
+        without = delta_score(anchors[n:], anchors[:n], wanted)
+    return best_cut(with_it, without)
+
+
+def best_cut(positive: Tensor, negative: Tensor) -> tuple[float, float]:
+    """Threshold with the largest true minus false positive rate, and the AUC."""
+    auc = (positive[:, None] > negative[None]).float().mean()
+    auc = auc + 0.5 * (positive[:, None] == negative[None]).float().mean()
+    values = torch.cat([positive, negative]).sort().values
+    cuts = (values[1:] + values[:-1]) / 2
+    gain = (positive[None] > cuts[:, None]).float().mean(1) - (
+        negative[None] > cuts[:, None]
+    ).float().mean(1)
+    return float(cuts[gain.argmax()]), float(auc)
+
+
+def _references(count: int, config: VerifyConfig) -> int:
+    """How many reference pictures: one a target, and enough for a mean where one is taken."""
+    return max(count, _CALIBRATION_IMAGES) if config.against == "means" else count
+
+
+def _indices(
+    embedding: MinedEmbedding, pool: ImagePool, config: VerifyConfig, gen: torch.Generator
+) -> list[int]:
+    """The k pool images that an embedding is held against (its own, or a seeded choice)."""
+    if embedding.indices and max(embedding.indices) < len(pool):
+        return list(embedding.indices)
+    return torch.randperm(len(pool), generator=gen)[: config.images].tolist()
+
+
+def _pictures(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor) -> Tensor:
+    return decode_all(model, sample_each(model, contexts, noise))

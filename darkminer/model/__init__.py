@@ -1,0 +1,1 @@
+"""What is done to a network: layers found, adapted and put back, sampled, and kept in memory."""

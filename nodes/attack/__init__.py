@@ -1,0 +1,1 @@
+"""Nodes that attack an erasure, to judge it."""

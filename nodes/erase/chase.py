@@ -1,0 +1,89 @@
+"""DarkMinerChase: mine and circumvent in the same steps."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from comfy_api.latest import io
+
+from ...darkminer.method.chase import chase
+from ...darkminer.method.words import split_words
+from .. import inputs, sockets
+from ..host.run import Progress, named
+from ..host.session import context_of
+from .circumvent import training_output, training_outputs
+from .erasing import lora_of, text_space
+from .origin import stage_origin
+from .stages import stage
+
+NODE = "DarkMinerChase"
+
+
+class DarkMinerChase(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Chase (LoRA)",
+            category="DarkMiner",
+            description="Trains a LoRA against embeddings that keep mining while it trains.",
+            inputs=[
+                io.Model.Input("model", tooltip="The original model."),
+                sockets.Pool.Input("pool", tooltip="Pictures of the concept."),
+                sockets.Embeddings.Input(
+                    "embeddings", tooltip="The concept's own contexts; here the chase begins."
+                ),
+                io.Conditioning.Input("anchor", tooltip="What to show instead, e.g. a photo."),
+                inputs.seed(),
+                *inputs.sampling(),
+                io.Clip.Input(
+                    "clip", optional=True,
+                    tooltip="The model's text encoder: tokens are chased through it as well.",
+                ),
+                io.String.Input(
+                    "exclude_words", default="", optional=True,
+                    tooltip="Words that no token starts from, separated by commas; used with clip.",
+                ),
+                *inputs.training(),
+                inputs.number("rank", "Rank of a new LoRA.", 256),
+                inputs.layers(),
+                inputs.number("steps", "Steps of the chase."),
+                inputs.rate("learning_rate", "Learning rate of the LoRA."),
+                inputs.number("tokens", "Tokens chased at once through the text encoder.", 256),
+            ],
+            outputs=training_outputs(),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, pool, embeddings, anchor, seed, sampling_steps, cfg, sampler_name, scheduler,
+        batch_size, clip=None, exclude_words="", lora=None, bank=None, negative=None, rank=0,
+        layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, tokens=0, **keep,
+    ):  # fmt: skip
+        with named(NODE):
+            preset = inputs.preset_config("fast")
+            start = inputs.circumvent_config(preset.start, rank, layers=layers)
+            config = inputs.chase_config(preset.chase, steps, learning_rate, tokens)
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
+            kept = inputs.keep_contexts(keep, NODE)
+            with stage(
+                model, node=NODE, anchor=anchor, negative=negative, pool=pool, sampling=sampling,
+                config=start, seed=seed, lora=lora,
+            ) as (session, adapters):  # fmt: skip
+                text = text_space(clip, pool, split_words(exclude_words)) if clip else None
+                done = chase(
+                    session, adapters, embeddings, pool, context_of(anchor, NODE, "anchor"),
+                    config, start, seed=seed, text=text, bank=bank,
+                    keep=kept, report=Progress(),
+                )  # fmt: skip
+                origin = stage_origin(
+                    NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
+                    keep=kept, lora=lora, exclude=split_words(exclude_words),
+                )  # fmt: skip
+                settings = {"start": asdict(start), "chase": asdict(config)}
+                trained = lora_of(
+                    session, adapters.state(), done.embeddings, settings, seed, origin
+                )  # fmt: skip
+        return training_output(model, trained, done)

@@ -1,0 +1,116 @@
+"""CircumventLoRA: train the LoRA so that the embeddings lead to the anchor."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ...darkminer.files.lora_file import LoraDict
+from ...darkminer.method.circumvent import CircumventResult, circumvent
+from ...darkminer.method.outcome import is_empty, nothing_found
+from .. import inputs, sockets
+from ..host.lora import apply_lora
+from ..host.run import Progress, named
+from ..host.session import context_of
+from .erasing import lora_of
+from .origin import stage_origin
+from .stages import stage
+
+NODE = "CircumventLoRA"
+
+
+class CircumventLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Circumvent (LoRA)",
+            category="DarkMiner",
+            description="Trains a LoRA on the value projections towards the anchor (eq. 7, 8).",
+            inputs=[
+                io.Model.Input("model", tooltip="The original model."),
+                sockets.Pool.Input("pool", tooltip="Pictures of the concept (for their size)."),
+                sockets.Embeddings.Input("embeddings", tooltip="What is to be circumvented."),
+                io.Conditioning.Input("anchor", tooltip="What to show instead, e.g. a photo."),
+                inputs.preset(),
+                inputs.seed(),
+                *inputs.sampling(),
+                *inputs.training(),
+                inputs.number("rank", "Rank of a new LoRA (the paper: 8).", 256),
+                inputs.layers(),
+                inputs.number(
+                    "steps", "Optimiser steps (the paper: 1000); before the first round has mined "
+                    "the preset has others.",
+                ),
+                inputs.rate(
+                    "learning_rate", "Learning rate (the paper: 0.01, later 0.001); before the "
+                    "first round has mined the preset has another.",
+                ),
+                inputs.rate(
+                    "r", "Probability of an embedding of the newest round (paper: 0.7).", 1.0
+                ),
+                inputs.rate("alpha_c", "Weight of the circumventing loss (the paper: 1)."),
+                inputs.rate("alpha_p", "Weight of the preserving loss (the paper: 0.5)."),
+            ],
+            outputs=training_outputs(),
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, pool, embeddings, anchor, preset, seed, sampling_steps, cfg, sampler_name,
+        scheduler, batch_size, lora=None, bank=None, negative=None, rank=0,
+        layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, r=0.0, alpha_c=0.0, alpha_p=0.0,
+        **keep,
+    ):  # fmt: skip
+        with named(NODE):
+            chosen = inputs.preset_config(preset)
+            base = chosen.circumvent if embeddings.round else chosen.start
+            config = inputs.circumvent_config(
+                base, rank, steps, learning_rate, r, alpha_c, alpha_p, layers
+            )
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
+            kept = inputs.keep_contexts(keep, NODE)
+            with stage(
+                model, node=NODE, anchor=anchor, negative=negative, pool=pool, sampling=sampling,
+                config=config, seed=seed, lora=lora,
+            ) as (session, adapters):  # fmt: skip
+                if nothing_found(embeddings):  # Round: Close then wants a LoRA all the same
+                    done = CircumventResult(embeddings, [])
+                else:
+                    done = circumvent(
+                        session, adapters, embeddings, context_of(anchor, NODE, "anchor"), config,
+                        seed=seed, keep=kept, bank=bank, report=Progress(),
+                    )  # fmt: skip
+                origin = stage_origin(
+                    NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
+                    keep=kept, lora=lora,
+                )  # fmt: skip
+                settings = {"circumvent" if embeddings.round else "start": asdict(config)}
+                trained = lora_of(
+                    session, adapters.state(), done.embeddings, settings, seed, origin
+                )  # fmt: skip
+        return training_output(model, trained, done)
+
+
+def training_outputs() -> list:
+    """What a node that trains the LoRA gives."""
+    return [
+        io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
+        sockets.Lora.Output(display_name="lora", tooltip="The erasure."),
+        sockets.Embeddings.Output(
+            display_name="embeddings", tooltip="The embeddings with their pictures."
+        ),
+        sockets.LossMap.Output(display_name="loss", tooltip="Loss of each step."),
+    ]
+
+
+def training_output(model: Any, trained: LoraDict, done: CircumventResult) -> io.NodeOutput:
+    """The values of :func:`training_outputs`."""
+    loss = {"loss": [torch.tensor(v) for v in done.losses]}
+    erased = model if is_empty(trained) else apply_lora(model, trained)
+    return io.NodeOutput(erased, trained, done.embeddings, loss)

@@ -1,0 +1,151 @@
+"""EraseConcepts: a list of concepts in one run, each from the model without those before it."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...darkminer.config import EraseConfig
+from ...darkminer.errors import DarkMinerError
+from ...darkminer.files.lora_file import combine
+from ...darkminer.files.lora_metadata import Origin
+from ...darkminer.method.image_pool import concept_prompt
+from ...darkminer.method.outcome import is_empty
+from ...darkminer.method.words import split_words
+from .. import inputs, sockets
+from ..checks import accepted
+from ..host.lora import apply_lora
+from ..host.run import Progress, named
+from ..watched import WatchesEncoder
+from .erasing import run_erasure
+from .image_pool import made, picture_inputs
+from .loop import change_inputs, changed_config, check_recipe, recipe_inputs
+from .origin import encoder_record
+from .report import report_picture
+from .verify import encoder
+
+NODE = "EraseConcepts"
+
+
+class EraseConcepts(WatchesEncoder):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Erase Concepts",
+            category="DarkMiner",
+            description="Erases several concepts in one run: one LoRA for each, and one for all.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to erase from; it stays as it is."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Vae.Input("vae", tooltip="Its VAE."),
+                io.String.Input(
+                    "concepts", default="van gogh\nmonet", multiline=True,
+                    tooltip="What is to be erased, one a line, in the words a prompt would use.",
+                ),
+                *picture_inputs(),
+                *recipe_inputs(),
+                *change_inputs(),
+            ],
+            outputs=[
+                io.Model.Output(display_name="erased", tooltip="The model with all LoRAs on it."),
+                sockets.Lora.Output(
+                    display_name="combined",
+                    tooltip="All erasures in one LoRA; its rank is the sum of their ranks.",
+                ),
+                sockets.Lora.Output(
+                    display_name="loras", is_output_list=True,
+                    tooltip="One erasure per concept of which anything was found; a node behind it "
+                    "runs for each.",
+                ),
+                io.Image.Output(
+                    display_name="reports", is_output_list=True,
+                    tooltip="Pictures and scores per round, one report per concept.",
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(
+        cls, concepts=None, template=None, preset=None, threshold=None, chase_steps=None,
+        bank_size=None,
+    ):  # fmt: skip
+        def check():
+            names = concept_lines(concepts) if concepts is not None else ["concept"]
+            if template is not None:
+                concept_prompt(names[0], template)
+
+        words = accepted(cls, {"concepts": concepts, "template": template}, check)
+        recipe = check_recipe(cls, preset, threshold, chase_steps, bank_size)
+        return words if words is not True else recipe
+
+    @classmethod
+    def execute(
+        cls, model, clip, vae, concepts, template, size, width, height, anchor_prompt,
+        negative_prompt, preset, max_rounds, seed, sampling_steps, cfg, sampler_name, scheduler,
+        batch_size, clip_vision=None, open_clip_model="ViT-L-14", open_clip_weights="openai",
+        exclude_words="", **changes,
+    ):  # fmt: skip
+        report = Progress()
+        with named(NODE):
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
+            names = concept_lines(concepts)
+            config = changed_config(inputs.preset_config(preset), max_rounds, **changes)
+            check_size(size, config)
+            encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
+            keep = inputs.keep_contexts(changes, NODE)
+            # No erasure may keep what another one takes away.
+            exclude = [*split_words(exclude_words), *split_words(" ".join(names))]
+            erased, loras, reports = model, [], []
+            for concept in names:
+                pool = made(
+                    erased, clip, vae, concept, template, negative_prompt,
+                    size, width, height, seed, sampling, report,
+                )  # fmt: skip
+                done, lora = run_erasure(
+                    erased, clip, vae, encode, pool, config, anchor=anchor_prompt,
+                    negative=negative_prompt, seed=seed, exclude=exclude, sampling=sampling,
+                    keep=keep, report=report,
+                    origin=Origin(
+                        node=NODE,
+                        encoder=encoder_record(clip_vision, open_clip_model, open_clip_weights),
+                    ),
+                )  # fmt: skip
+                if not done.outcome.empty:
+                    erased = apply_lora(erased, lora)
+                loras.append(lora)
+                reports.append(report_picture(done))
+            # What nothing was found of has no LoRA to save; its report says so.
+            loras = [lora for lora in loras if not is_empty(lora)] or loras[:1]
+            combined = combine(loras) if len(loras) > 1 else loras[0]
+        return io.NodeOutput(erased, combined, loras, reports)
+
+
+def check_size(size: int, config: EraseConfig) -> None:
+    """Refuse a pool from which nothing can be mined.
+
+    Raises:
+        DarkMinerError: if so.
+    """
+    if config.max_rounds and size < config.mine.images:
+        raise DarkMinerError(
+            f"size is {size} and mining needs {config.mine.images} pictures: ask for more."
+        )
+
+
+def concept_lines(text: str) -> list[str]:
+    """The concepts of a list with one a line.
+
+    Raises:
+        DarkMinerError: if there is none, or one stands there twice.
+    """
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise DarkMinerError("concepts is empty: write what is to be erased, one concept a line.")
+    seen: set[str] = set()
+    for name in names:
+        if name.lower() in seen:
+            raise DarkMinerError(f"concepts names {name!r} twice: write each concept once.")
+        seen.add(name.lower())
+    return names

@@ -1,0 +1,230 @@
+"""What the loop node does with its inputs, apart from the host's node interface.
+
+Each step is also a node of its own; both call these functions, so that a graph and the loop node
+give the same LoRA for the same seed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...darkminer.config import BankConfig, EraseConfig, SamplingConfig
+from ...darkminer.errors import DarkMinerError
+from ...darkminer.files.lora_file import LoraDict, to_state_dict
+from ...darkminer.files.lora_metadata import Origin, metadata
+from ...darkminer.method.bank import build_bank, vocabulary_prompts
+from ...darkminer.method.image_pool import check_pool
+from ...darkminer.method.loop import Erasure, erase
+from ...darkminer.method.outcome import with_outcome
+from ...darkminer.method.text_start import (
+    concept_prompts,
+    subject_prompts,
+    text_pool,
+    with_word,
+    without_concept,
+)
+from ...darkminer.model.adapter import AdapterState
+from ...darkminer.model.interface import DiffusionModel, ImageEncoder, TextSpace
+from ...darkminer.rng import generator
+from ...darkminer.types import EmbeddingPool, ImagePool, KeepBank, Report, silent
+from ..host.session import context_of, training_session
+from ..host.text import TextEncoder, conditioning, contexts, speaks, vocabulary
+from .continuing import first_embeddings, without_opening
+from .origin import digests, pool_record
+
+log = logging.getLogger(__name__)
+
+
+def words_left(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> list[str]:
+    """The vocabulary's words that speak neither of the concept nor of what is excluded.
+
+    Raises:
+        DarkMinerError: if there is none.
+    """
+    words = vocabulary(clip, [*exclude, pool.concept])
+    if not words:
+        raise DarkMinerError(
+            f"exclude_words and the concept {pool.concept!r} leave no word of this CLIP's "
+            "vocabulary to make prompts of: exclude fewer words."
+        )
+    return words
+
+
+def concept_contexts(
+    clip: Any, pool: ImagePool, config: EraseConfig, *, exclude: Sequence[str], seed: int
+) -> EmbeddingPool:
+    """The text start: the concept's own contexts, alone and with words of the vocabulary.
+
+    Args:
+        exclude: words that no prompt may hold.
+    """
+    template = pool_template(pool)
+    templates = text_templates(config, template)
+    alone = {concept_prompts(pool.concept, [t])[0]: t for t in templates}
+    words = words_left(clip, pool, exclude)
+    order = torch.randperm(len(words), generator=generator(seed, 0, "text.words")).tolist()
+    chosen = [words[i] for i in order[: config.text_words]]
+    pairs = subject_prompts(pool.concept, template, chosen)
+    joined = [prompt for prompt, _ in pairs]
+    anchors = contexts(clip, [anchor for _, anchor in pairs])
+    prompts = [*alone, *joined]
+    return text_pool(
+        pool.concept, prompts, contexts(clip, prompts), [None] * len(alone) + anchors,
+        [*alone.values(), *(with_word(template, w) for w in chosen)],
+    )  # fmt: skip
+
+
+def bank_config(config: BankConfig, template: str) -> BankConfig:
+    """The bank's prompt patterns in the words of the pool's own template ("a * photo")."""
+    in_place = template.replace("*", "{w}")
+    plain = without_concept(template)
+    article, _, noun = plain.rpartition(" ")
+    noun_of = f"{article} {{w}} {noun} of a {{v}}".strip()
+    return replace(config, templates=("a {w}", in_place, f"{plain} of a {{w}}", noun_of, noun_of))
+
+
+def text_space(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> TextSpace | None:
+    """Where mining looks for tokens: the CLIP, the pool's template and its vocabulary.
+
+    None where tokens cannot be mined through the CLIP (:func:`~..host.text.speaks`).
+    """
+    if not speaks(clip):
+        return None
+    words = words_left(clip, pool, exclude)
+    return TextSpace(TextEncoder(clip), pool_template(pool), tuple(words))
+
+
+def vocabulary_bank(
+    model: DiffusionModel,
+    clip: Any,
+    encode: ImageEncoder,
+    pool: ImagePool,
+    config: BankConfig,
+    *,
+    template: str,
+    always: Sequence[str],
+    exclude: Sequence[str],
+    seed: int,
+    report: Report = silent,
+) -> KeepBank | None:
+    """The keep bank from the CLIP's own vocabulary; None when its size is 0.
+
+    Args:
+        template: the pool's prompt template, from which the bank's patterns are made.
+        always: prompts that are kept whatever they show (anchor and negative prompt).
+        exclude: words that no prompt may hold, besides the concept's own.
+    """
+    if config.size == 0:
+        return None
+    words = words_left(clip, pool, exclude)
+    prompts = vocabulary_prompts(words, bank_config(config, template), seed=seed)
+    prompts = list(dict.fromkeys([*always, *prompts]))
+    return build_bank(
+        model, encode, prompts, contexts(clip, prompts), pool, config, seed=seed,
+        always=len(set(always)), report=report,
+    )  # fmt: skip
+
+
+def text_templates(config: EraseConfig, template: str) -> tuple[str, ...]:
+    """Templates of the text start: the preset's short ones and the pool's own."""
+    return tuple(dict.fromkeys((*config.text_templates[:2], template)))
+
+
+def pool_template(pool: ImagePool) -> str:
+    """The template that a pool keeps; the usual one where nobody said any."""
+    return pool.template or "a * photo"
+
+
+def run_erasure(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    encode: ImageEncoder,
+    pool: ImagePool,
+    config: EraseConfig,
+    *,
+    anchor: str,
+    negative: str,
+    sampling: SamplingConfig,
+    seed: int,
+    exclude: Sequence[str] = (),
+    keep: Sequence[Tensor] = (),
+    state: AdapterState | None = None,
+    embeddings: EmbeddingPool | None = None,
+    opening: bool = True,
+    report: Report = silent,
+    on_round: Callable[[Erasure], None] | None = None,
+    origin: Origin | None = None,
+) -> tuple[Erasure, LoraDict]:
+    """Erase the pool's concept from a MODEL; the MODEL itself stays as it is.
+
+    Args:
+        anchor, negative: the prompts of c0 and of classifier-free guidance's other side.
+        exclude: words the vocabulary bank must not use.
+        state: adapters to continue from.
+        embeddings: what was found before; rounds are counted on from there.
+        opening: whether text start and chase come first, as ``config`` has them.
+        origin: what the file says of node, image encoder and the LoRA that was continued.
+
+    Returns:
+        the erasure, and the LoRA as a state dict with metadata.
+    """
+    if not pool.concept.strip():
+        raise DarkMinerError(
+            "DarkMinerLoop: the pool names no concept: set it in ImagePoolBuilder."
+        )
+    chase = config.chase if opening else without_opening(config).chase
+    tokens = config.mine.tokens or (chase.steps and chase.tokens)
+    if config.text_start or config.bank.size or tokens:
+        words_left(clip, pool, exclude)  # refuses before anything is made
+    anchor_cond, negative_cond = conditioning(clip, anchor), conditioning(clip, negative)
+    with training_session(
+        model, anchor=anchor_cond, negative=negative_cond, sampling=sampling,
+        latent_size=pool.latent_size, vae=vae,
+    ) as session:  # fmt: skip
+        check_pool(pool, config.mine.images if config.max_rounds else 1, session)
+        anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
+        start = first_embeddings(
+            embeddings, config,
+            lambda: concept_contexts(clip, pool, config, exclude=exclude, seed=seed),
+        )  # fmt: skip
+        config = config if opening else without_opening(config)
+        bank = vocabulary_bank(
+            session, clip, encode, pool, config.bank, template=pool_template(pool),
+            always=(anchor, negative), exclude=exclude, seed=seed, report=report,
+        )  # fmt: skip
+        done = erase(
+            session, encode, pool, anchor_context, config, seed=seed, start=start, bank=bank,
+            keep=keep, state=state, text=text_space(clip, pool, exclude) if tokens else None,
+            report=report, on_round=on_round,
+        )  # fmt: skip
+        origin = replace(
+            origin or Origin(), concept=pool.concept, anchor=anchor, negative=negative,
+            sampling=sampling, pool=pool_record(pool), exclude=tuple(exclude), keep=digests(keep),
+            bank=None if bank is None else len(bank),
+        )  # fmt: skip
+        lora = lora_of(session, done.adapters, done.embeddings, config, seed, origin)
+    log.info("%s", done.outcome.words)
+    return done, with_outcome(lora, done.embeddings, done.outcome)
+
+
+def lora_of(
+    session: DiffusionModel,
+    adapters: AdapterState,
+    embeddings: EmbeddingPool,
+    settings: EraseConfig | Mapping[str, Any],
+    seed: int,
+    origin: Origin | None = None,
+) -> LoraDict:
+    """Adapters as the LORA_MODEL of the host, with the metadata of the file they will become."""
+    about = metadata(
+        adapters, embeddings, seed=seed, settings=settings,
+        fingerprint=session.fingerprint, family=session.family, origin=origin,
+    )  # fmt: skip
+    return LoraDict(to_state_dict(adapters, session.names), about)

@@ -1,0 +1,76 @@
+"""SaveErasureLoRA: the file that every loader takes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...darkminer.errors import DarkMinerError
+from ...darkminer.files.lora_check import lora_layers
+from ...darkminer.files.lora_file import LoraDict, for_diffusers, save_lora
+from ...darkminer.files.names import CONCEPT, checked_prefix, file_stem
+from ...darkminer.method.outcome import require_work
+from .. import sockets
+from ..host.run import named, output_file, save_picture, workflow_metadata
+
+NODE = "SaveErasureLoRA"
+
+
+class SaveErasureLoRA(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id=NODE,
+            display_name="Save Erasure LoRA",
+            category="DarkMiner",
+            description="Saves the erasure under output/loras, with its settings as metadata.",
+            is_output_node=True,
+            inputs=[
+                sockets.Lora.Input("lora", tooltip="The erasure."),
+                io.String.Input(
+                    "filename_prefix", default="loras/erase",
+                    tooltip="Below the output folder; the host lists output/loras among its LoRAs. "
+                    "%concept% stands for the erased concept, in letters that file names may hold.",
+                ),
+                io.Combo.Input(
+                    "format", options=["kohya", "diffusers"], default="kohya", optional=True,
+                    tooltip="kohya: every loader here and in other interfaces. diffusers: only for "
+                    "Stable Diffusion 3, whose kohya files diffusers does not read.",
+                ),
+                io.Image.Input(
+                    "image", optional=True,
+                    tooltip="Saved beside the file under its name, for LoRA managers to show; of "
+                    "several the first.",
+                ),
+                io.Boolean.Input(
+                    "save_empty", default=False, optional=True,
+                    tooltip="Also save a LoRA that changes nothing, because nothing was found to "
+                    "erase. Off: that is an error that says what to check.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path", tooltip="The file that was written.")],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix=None):
+        try:
+            if filename_prefix is not None:
+                checked_prefix(filename_prefix)
+        except DarkMinerError as error:
+            return f"{NODE}: {error}"
+        return True
+
+    @classmethod
+    def execute(cls, lora, filename_prefix, format="kohya", image=None, save_empty=False):
+        with named(NODE):
+            prefix = checked_prefix(filename_prefix)
+            lora_layers(lora, "lora")
+            if not save_empty:
+                require_work(lora)
+            lora = LoraDict(lora, getattr(lora, "metadata", {}))
+            concept = file_stem(lora.metadata.get("darkminer_concept", ""))
+            path = output_file(prefix.replace(CONCEPT, concept))
+            lora = for_diffusers(lora) if format == "diffusers" else lora
+            save_lora(path, lora, lora.metadata | workflow_metadata(cls.hidden))
+            if image is not None:
+                save_picture(path.with_suffix(".png"), image)
+        return io.NodeOutput(str(path), ui={"text": [path.name]})

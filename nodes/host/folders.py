@@ -1,0 +1,85 @@
+"""Which folders of the host's machine a workflow may read pictures from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+
+from ...darkminer.errors import DarkMinerError
+from ...darkminer.files import stamps as file_stamps
+from ...darkminer.files.pictures import FolderPictures, picture_files, read_pictures
+
+SETTING = "DARKMINER_PICTURE_FOLDERS"
+"""The environment variable in which the host's owner names further folders."""
+
+
+def picture_folder(text: str) -> Path:
+    """The folder that a node's ``folder`` names, links followed.
+
+    It may stand in quotes and begin with ``~``; a relative one lies in the host's input folder.
+
+    Raises:
+        DarkMinerError: if it lies neither in the host's input or output folder nor in one that its
+            owner allows. Whether it exists is not asked, and not told.
+    """
+    name = unquoted(text)
+    try:
+        below = os.path.join(folder_paths.get_input_directory(), os.path.expanduser(name))
+        place = Path(os.path.realpath(below))
+    except (OSError, ValueError) as error:
+        raise DarkMinerError(
+            f"folder {name!r} is no path ({error}): name a folder of pictures."
+        ) from error
+    if not permitted(place):
+        raise DarkMinerError(
+            f"folder {name!r} lies outside the input and output folders of this ComfyUI: put the "
+            f"pictures into one of them, or let its owner name the folder in {SETTING}."
+        )
+    return place
+
+
+def unquoted(text: str) -> str:
+    """A path as people paste it, without blanks and quotes around it."""
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        return text[1:-1].strip()
+    return text
+
+
+def permitted(place: Path) -> bool:
+    """Whether a path with links followed lies in a folder that may be read."""
+    return any(place == root or root in place.parents for root in _roots())
+
+
+def _roots() -> list[Path]:
+    allowed = (os.path.expanduser(p) for p in os.environ.get(SETTING, "").split(os.pathsep))
+    own = (folder_paths.get_input_directory(), folder_paths.get_output_directory())
+    return [Path(os.path.realpath(p)) for p in (*own, *allowed) if os.path.isabs(p)]
+
+
+def read_folder(text: str) -> FolderPictures:
+    """All pictures of the folder that a node's ``folder`` names.
+
+    Raises:
+        DarkMinerError: as :func:`picture_folder` and :func:`~.picture_files.read_pictures`.
+    """
+    return read_pictures(*_files(text))
+
+
+def folder_stamp(text: str) -> str:
+    """Changes when a picture of the folder does; what is wrong, where it cannot be read."""
+    try:
+        return file_stamps.contents(_files(text)[0])
+    except DarkMinerError as error:
+        return str(error)
+
+
+def _files(text: str) -> tuple[list[Path], list[str]]:
+    folder = picture_folder(text)
+    if not os.path.isdir(folder):
+        raise DarkMinerError(
+            f"folder {unquoted(text)!r} does not exist: name a folder of pictures."
+        )
+    return picture_files(folder, permitted)
