@@ -30,8 +30,8 @@ def train_style(style: str, path: Path) -> None:
 
     Adapters on whole blocks, Adam.
     """
-    from dark_miner.darkminer.config import CircumventConfig
     from dark_miner.darkminer.files.lora_file import save_lora, to_state_dict
+    from dark_miner.darkminer.method.circumvent import CircumventConfig
     from dark_miner.darkminer.method.loop import new_adapters
     from dark_miner.darkminer.method.losses import mining_loss
     from dark_miner.demo.gallery import SIZE, drawings

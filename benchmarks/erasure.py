@@ -20,7 +20,7 @@ ANCHOR, NEGATIVE = "a drawing", ""
 
 def gallery_sampling():
     """How every gallery picture is made."""
-    from dark_miner.darkminer.config import SamplingConfig
+    from dark_miner.darkminer.model.sampling import SamplingConfig
     from dark_miner.demo.gallery import SAMPLING as s
 
     return SamplingConfig(s["steps"], s["cfg"], s["sampler_name"], s["scheduler"], batch=64)

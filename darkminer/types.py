@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -61,6 +62,9 @@ class ImagePool:
         return self.floats(range(min(len(self), count)))
 
 
+Kind = Literal["text", "soft", "token"]
+
+
 @dataclass(frozen=True)
 class MinedEmbedding:
     """One embedding c that was found to produce the concept.
@@ -69,7 +73,9 @@ class MinedEmbedding:
         context: ``[L, D]`` float32 CPU.
         round: the round that mined it; 0 for the concept's own text contexts.
         indices: its k images in the pool (empty for text contexts).
-        source: ``"mined"`` or the prompt it is the context of.
+        kind: ``"text"``, one of the concept's own prompts; ``"soft"``, a soft prompt, that is a
+            free context; ``"token"``, a prompt with an adversarial token.
+        prompt: the prompt of a text.
         template: that prompt with ``*`` in the concept's place; empty where there is none.
         anchor: what to show instead, ``[L0, D]``, when not the run's anchor.
         score: s(c) once verified, else None.
@@ -79,7 +85,8 @@ class MinedEmbedding:
     context: Tensor
     round: int
     indices: tuple[int, ...] = ()
-    source: str = "mined"
+    kind: Kind = "soft"
+    prompt: str = ""
     anchor: Tensor | None = None
     score: float | None = None
     latents: Tensor | None = None
@@ -87,6 +94,11 @@ class MinedEmbedding:
 
     def __post_init__(self) -> None:
         require_finite("embedding", self.context, self.anchor, self.latents)
+
+    def picture(self, gen: torch.Generator) -> Tensor:
+        """One of its latents ``[C, h, w]``, drawn from ``gen``."""
+        assert self.latents is not None
+        return self.latents[int(torch.randint(len(self.latents), (), generator=gen))]
 
 
 @dataclass(frozen=True)
@@ -125,7 +137,7 @@ class EmbeddingPool:
 
     def text_tokens(self) -> Tensor | None:
         """All tokens ``[n, D]`` of the concept's own text contexts, or None if there are none."""
-        texts = [e.context for e in self.entries if e.source != "mined"]
+        texts = [e.context for e in self.entries if e.kind == "text"]
         return torch.cat(texts) if texts else None
 
     def opened(self, mined: Iterable[MinedEmbedding]) -> EmbeddingPool:
@@ -174,7 +186,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class KeepBank:
+class RetainSet:
     """Contexts whose pictures must not change, with pictures of each by the original model.
 
     Attributes:
@@ -188,7 +200,7 @@ class KeepBank:
     prompts: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        require_finite("bank", *self.contexts, self.latents)
+        require_finite("retain set", *self.contexts, self.latents)
 
     def __len__(self) -> int:
         return len(self.contexts)

@@ -103,7 +103,7 @@ def check_bank(given: Given) -> None:
 
 
 def _weighs_banks(preset: EraseConfig) -> bool:
-    return preset.circumvent.bank_weight > 0
+    return preset.retain.weight > 0
 
 
 def _check_lora(given: Given) -> None:

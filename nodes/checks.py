@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.files.lora_file import LoraDict
-from ..darkminer.types import EmbeddingPool, ImagePool, KeepBank
+from ..darkminer.types import EmbeddingPool, ImagePool, RetainSet
 from .agreement import check_agreement
-from .host.run import named
+from .fields import named
 from .prompts import check_prompt
 
 _ASKED = {
@@ -36,7 +36,7 @@ _ASKED = {
 _OWN = {
     "DARKMINER_POOL": ImagePool,
     "DARKMINER_EMBEDDINGS": EmbeddingPool,
-    "DARKMINER_BANK": KeepBank,
+    "DARKMINER_BANK": RetainSet,
 }
 
 _CONNECT = {

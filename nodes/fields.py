@@ -1,8 +1,11 @@
-"""Settings as the nodes call them: which input a wrong setting comes from."""
+"""Errors as the nodes say them: with the node's name, and a wrong setting by its input's."""
 
 from __future__ import annotations
 
-from ..darkminer.errors import SettingError
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..darkminer.errors import DarkMinerError, DivergedError, SettingError, can_be_written
 
 _SAMPLING = {
     "SamplingConfig.steps": "sampling_steps",
@@ -29,9 +32,9 @@ def _stage(config: str, prefix: str = "") -> dict[str, str]:
 
 
 _TRAIN = {
-    "CircumventConfig.rank": "rank",
-    "CircumventConfig.alpha": "rank",
-    "CircumventConfig.layers": "layers",
+    "LoraConfig.rank": "rank",
+    "LoraConfig.alpha": "rank",
+    "LoraConfig.layers": "layers",
     "CircumventConfig.r": "r",
     "CircumventConfig.alpha_c": "alpha_c",
     "CircumventConfig.alpha_p": "alpha_p",
@@ -58,9 +61,9 @@ SHOWN: dict[str, dict[str, str]] = {
     "CircumventLoRA": {**_SAMPLING, **_TRAIN, **_stage("CircumventConfig")},
     "DarkMinerChase": {
         **_SAMPLING,
-        "CircumventConfig.rank": "rank",
-        "CircumventConfig.alpha": "rank",
-        "CircumventConfig.layers": "layers",
+        "LoraConfig.rank": "rank",
+        "LoraConfig.alpha": "rank",
+        "LoraConfig.layers": "layers",
         **_stage("ChaseConfig"),
         "ChaseConfig.tokens": "tokens",
     },
@@ -95,3 +98,29 @@ def sentence(node: str, error: SettingError) -> str:
         f"the preset's {field} of {owner.removesuffix('Config').lower()} is {error.value!r}, which "
         f"goes with nothing else here: it must be {error.rule}; choose another preset."
     )
+
+
+@contextmanager
+def named(node: str) -> Iterator[None]:
+    """Put the node's name in front of what the method has to say.
+
+    The host logs an error with all that led to it; where that holds what no log can write, only the
+    node's own sentence is handed on.
+    """
+    try:
+        yield
+    except SettingError as error:
+        raise DarkMinerError(f"{node}: {sentence(node, error)}") from error
+    except DarkMinerError as error:
+        text, plain = str(error), can_be_written(error)
+        if text.startswith(node) and plain:
+            raise
+        said = text if text.startswith(node) else f"{node}: {text}"
+        raise DarkMinerError(said) from (error if plain else None)
+    except DivergedError as error:
+        error.args = (f"{node}: {error}",)
+        raise
+    except Exception as error:
+        if can_be_written(error):
+            raise
+        raise DarkMinerError(f"{node}: {error}") from None

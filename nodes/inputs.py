@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from comfy_api.latest import io
 
-from ..darkminer.config import (
-    PRESETS,
-    ChaseConfig,
-    CircumventConfig,
-    EraseConfig,
-    MineConfig,
-    SamplingConfig,
-    override,
-)
+from ..darkminer.config import PRESETS, EraseConfig
+from ..darkminer.method.chase import ChaseConfig
+from ..darkminer.method.circumvent import CircumventConfig
+from ..darkminer.method.mine import MineConfig
+from ..darkminer.model.adapter import LoraConfig
 from ..darkminer.model.layers import LAYERS
+from ..darkminer.model.sampling import SamplingConfig
 from . import sockets
 from .host.run import SAMPLERS, SCHEDULERS
 from .host.session import context_of
@@ -153,23 +153,25 @@ def negative():
     )  # fmt: skip
 
 
+def lora_config(base: LoraConfig, rank: int = 0, layers: str = AS_PRESET) -> LoraConfig:
+    """A new LoRA's settings with what the user changed; alpha follows the rank."""
+    return override(base, rank=rank, alpha=float(rank), layers=unless_preset(layers))
+
+
 def circumvent_config(
     base: CircumventConfig,
-    rank: int = 0,
     steps: int = 0,
     learning_rate: float = 0.0,
     r: float = 0.0,
     alpha_c: float = 0.0,
     alpha_p: float = 0.0,
-    layers: str = AS_PRESET,
 ) -> CircumventConfig:
-    """A stage's settings with what the user changed; alpha follows the rank."""
+    """A stage's settings with what the user changed."""
     late = learning_rate * base.lr_late / base.lr
     drop = int(steps * base.lr_drop / base.steps)
     return override(
-        base, rank=rank, alpha=float(rank), steps=steps, lr_drop=drop,
-        lr=learning_rate, lr_late=late, r=r, alpha_c=alpha_c, alpha_p=alpha_p,
-        layers=unless_preset(layers),
+        base, steps=steps, lr_drop=drop, lr=learning_rate, lr_late=late, r=r, alpha_c=alpha_c,
+        alpha_p=alpha_p,
     )  # fmt: skip
 
 
@@ -196,6 +198,12 @@ def chase_config(
         base, steps=steps, lr_drop=drop, lr=learning_rate,
         lr_late=learning_rate * base.lr_late / base.lr, tokens=tokens,
     )  # fmt: skip
+
+
+def override(config: Any, **values: Any) -> Any:
+    """``config`` with every value that is neither None nor 0 replaced (0 means "as the preset")."""
+    changed = {k: v for k, v in values.items() if v is not None and v != 0}
+    return replace(config, **changed)
 
 
 def preset_config(name: str) -> EraseConfig:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from dark_miner.darkminer.attacks.verdict import AttackVerdictConfig, attack_verdict
-from dark_miner.darkminer.config import CircumventConfig
 from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.model.adapter import frozen_digest
 from dark_miner.darkminer.model.interface import TextSpace

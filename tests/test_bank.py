@@ -2,14 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import BankConfig, CircumventConfig
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.bank import (
+    BankConfig,
     DriftSampler,
     build_bank,
     shows_concept,
     vocabulary_prompts,
 )
+from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.rng import generator
 

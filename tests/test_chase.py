@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import PAPER, BankConfig, ChaseConfig, CircumventConfig
+from dark_miner.darkminer.config import PAPER
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.attackers import Place, line_up
-from dark_miner.darkminer.method.chase import chase
-from dark_miner.darkminer.method.circumvent import with_pictures
+from dark_miner.darkminer.method.bank import BankConfig
+from dark_miner.darkminer.method.chase import ChaseConfig, chase
+from dark_miner.darkminer.method.circumvent import CircumventConfig, with_pictures
 from dark_miner.darkminer.method.ground import Ground
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.losses import predict, repeated, squared_error
@@ -18,7 +19,7 @@ from dark_miner.darkminer.method.teacher import bystanders, draw
 from dark_miner.darkminer.method.text_start import text_pool
 from dark_miner.darkminer.model.adapter import frozen_digest
 from dark_miner.darkminer.rng import generator
-from dark_miner.darkminer.types import EmbeddingPool, KeepBank
+from dark_miner.darkminer.types import EmbeddingPool, RetainSet
 
 from . import toy
 
@@ -63,7 +64,7 @@ def bank():
     latents = torch.randn(
         3, 1, toy.CHANNELS, toy.SIDE, toy.SIDE, generator=torch.Generator().manual_seed(9)
     )
-    return KeepBank(contexts, latents, ("x", "y", "z"))
+    return RetainSet(contexts, latents, ("x", "y", "z"))
 
 
 def run(model=None, config=QUICK, pictures=PICTURES, **kwargs):

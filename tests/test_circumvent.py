@@ -2,12 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import CircumventConfig
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.model.adapter import frozen_digest
-from dark_miner.darkminer.types import EmbeddingPool, KeepBank, MinedEmbedding
+from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding, RetainSet
 
 from . import toy
 
@@ -25,7 +24,7 @@ def bank():
     contexts = torch.cat([toy.context(40 + i) for i in range(6)])
     gen = torch.Generator().manual_seed(3)
     latents = torch.randn(6, 1, toy.CHANNELS, toy.SIDE, toy.SIDE, generator=gen)
-    return KeepBank(contexts, latents, tuple("abcdef"))
+    return RetainSet(contexts, latents, tuple("abcdef"))
 
 
 def run(config=QUICK, embeddings=None, seed=0, model=None, **kwargs):

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import CircumventConfig
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.model.exact import context_layers, kept_directions
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding

@@ -9,16 +9,15 @@ from dark_miner.darkminer.attacks.cce import invert
 from dark_miner.darkminer.attacks.common import AttackConfig
 from dark_miner.darkminer.attacks.context import optimise_context
 from dark_miner.darkminer.attacks.verdict import AttackVerdictConfig, attack_verdict
-from dark_miner.darkminer.config import BankConfig, CircumventConfig, MineConfig, VerifyConfig
 from dark_miner.darkminer.errors import DarkMinerError, DivergedError, NotFiniteError
-from dark_miner.darkminer.method.bank import build_bank
-from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.bank import BankConfig, build_bank
+from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.image_pool import build_pool
 from dark_miner.darkminer.method.loop import erase, new_adapters
-from dark_miner.darkminer.method.mine import mine
-from dark_miner.darkminer.method.verify import verify
+from dark_miner.darkminer.method.mine import MineConfig, mine
+from dark_miner.darkminer.method.verify import VerifyConfig, verify
 from dark_miner.darkminer.model.interface import TextSpace
-from dark_miner.darkminer.types import EmbeddingPool, KeepBank, MinedEmbedding
+from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding, RetainSet
 
 from . import toy
 from .test_attacks import Text
@@ -189,4 +188,4 @@ def test_no_value_that_flows_between_stages_holds_what_is_no_number(value):
     with pytest.raises(DarkMinerError, match="embedding holds values"):
         MinedEmbedding(toy.context(1)[0], 0, anchor=toy.context(0)[0] * value)
     with pytest.raises(DarkMinerError, match="bank holds values"):
-        KeepBank(toy.context(1) * value, images.latents[:1, None], ("a",))
+        RetainSet(toy.context(1) * value, images.latents[:1, None], ("a",))

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import PAPER, CircumventConfig, MineConfig
+from dark_miner.darkminer.config import PAPER
 from dark_miner.darkminer.errors import DivergedError
 from dark_miner.darkminer.method.chase import chase
-from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import erase, new_adapters
-from dark_miner.darkminer.method.mine import mine
+from dark_miner.darkminer.method.mine import MineConfig, mine
 from dark_miner.darkminer.method.optim import GROWTH_LIMIT, LossTrace, require_fallen
 from dark_miner.darkminer.model.interface import TextSpace
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding

@@ -10,7 +10,7 @@ HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "folder_paths",
 HOST |= {"execution"}
 HOST_INSIDE = HOST - {"comfy_api", "comfy_execution"}  # its API for nodes is no inside
 
-BASE = {"errors", "finite", "libraries", "rng"}
+BASE = {"errors", "finite", "libraries", "rng", "settings", "__version__"}
 """Modules of ``darkminer/`` that every room stands on."""
 
 MAY_IMPORT = {
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "errors": set(),
     "rng": set(),
     "libraries": {"errors"},
+    "settings": {"errors"},
     "finite": {"errors"},
 }
 """Room or module of ``darkminer/`` -> what of ``darkminer/`` it may import besides itself."""

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from dark_miner.darkminer.config import CircumventConfig
 from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.model.layers import adapted_layers, layers_of
 from torch import nn

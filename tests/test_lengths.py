@@ -4,14 +4,13 @@ import math
 from dataclasses import replace
 
 import torch
-from dark_miner.darkminer.config import BankConfig, ChaseConfig, CircumventConfig
-from dark_miner.darkminer.method.bank import DriftSampler, build_bank
-from dark_miner.darkminer.method.chase import chase
-from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.bank import BankConfig, DriftSampler, build_bank
+from dark_miner.darkminer.method.chase import ChaseConfig, chase
+from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.text_start import text_pool
 from dark_miner.darkminer.rng import generator
-from dark_miner.darkminer.types import KeepBank
+from dark_miner.darkminer.types import RetainSet
 from torch import nn
 
 from . import toy
@@ -34,7 +33,7 @@ def contexts():
 def bank():
     gen = torch.Generator().manual_seed(1)
     latents = torch.randn(len(LENGTHS), 1, toy.CHANNELS, toy.SIDE, toy.SIDE, generator=gen)
-    return KeepBank(contexts(), latents, tuple("abcd"))
+    return RetainSet(contexts(), latents, tuple("abcd"))
 
 
 def start():

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import CircumventConfig, EraseConfig, MineConfig, VerifyConfig
-from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.config import EraseConfig
+from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import erase, new_adapters
-from dark_miner.darkminer.method.mine import mine
-from dark_miner.darkminer.method.verify import verify
+from dark_miner.darkminer.method.mine import MineConfig, mine
+from dark_miner.darkminer.method.verify import VerifyConfig, verify
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
 
 from . import toy

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, fields, replace
 
 import pytest
-from dark_miner.darkminer.config import FAST, PAPER, SamplingConfig
+from dark_miner.darkminer.config import FAST, PAPER
 from dark_miner.darkminer.files.lora_metadata import (
     SCHEMA,
     Origin,
@@ -12,6 +12,7 @@ from dark_miner.darkminer.files.lora_metadata import (
     metadata,
     with_newest,
 )
+from dark_miner.darkminer.model.sampling import SamplingConfig
 from dark_miner.darkminer.types import EmbeddingPool, RoundRecord
 
 from .test_lora_file import state

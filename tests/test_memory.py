@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dark_miner.darkminer.config import CircumventConfig, MineConfig
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.method.circumvent import circumvent
+from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import new_adapters
-from dark_miner.darkminer.method.mine import mine
+from dark_miner.darkminer.method.mine import MineConfig, mine
 from dark_miner.darkminer.model.memory import Memory, blocks, in_halves, kept_bytes
 from dark_miner.darkminer.model.sampling import sample_each
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding

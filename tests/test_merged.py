@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from dark_miner.darkminer.config import CircumventConfig, MineConfig
 from dark_miner.darkminer.errors import DivergedError
+from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import new_adapters
-from dark_miner.darkminer.method.mine import mine
+from dark_miner.darkminer.method.mine import MineConfig, mine
 from dark_miner.darkminer.model.adapter import frozen_digest
 from dark_miner.darkminer.model.merged import merged
 from peft.tuners.lora import LoraLayer

@@ -2,9 +2,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import MineConfig
 from dark_miner.darkminer.errors import DarkMinerError, DivergedError
-from dark_miner.darkminer.method.mine import mine, project
+from dark_miner.darkminer.method.mine import MineConfig, mine, project
 from dark_miner.darkminer.model.adapter import frozen_digest
 from dark_miner.darkminer.model.interface import TextSpace
 from dark_miner.darkminer.types import StepReport

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import VerifyConfig
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.files.lora_file import LoraDict, to_state_dict
 from dark_miner.darkminer.method.loop import new_adapters
@@ -18,7 +17,7 @@ from dark_miner.darkminer.method.outcome import (
     require_work,
     with_outcome,
 )
-from dark_miner.darkminer.method.verify import verify
+from dark_miner.darkminer.method.verify import VerifyConfig, verify
 from dark_miner.darkminer.types import EmbeddingPool, RoundRecord
 
 from . import toy

@@ -8,8 +8,10 @@ import hashlib
 from dataclasses import replace
 
 import torch
-from dark_miner.darkminer.config import PAPER, ChaseConfig, MineConfig
+from dark_miner.darkminer.config import PAPER
+from dark_miner.darkminer.method.chase import ChaseConfig
 from dark_miner.darkminer.method.loop import erase
+from dark_miner.darkminer.method.mine import MineConfig
 from dark_miner.darkminer.model.adapter import frozen_digest
 from torch import Tensor
 

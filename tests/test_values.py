@@ -4,18 +4,11 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import (
-    FAST,
-    PAPER,
-    CircumventConfig,
-    EraseConfig,
-    MineConfig,
-    SamplingConfig,
-    VerifyConfig,
-    override,
-)
+from dark_miner.darkminer.config import FAST, PAPER, EraseConfig, override
 from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.image_pool import build_pool, concept_prompt
+from dark_miner.darkminer.method.mine import MineConfig
 from dark_miner.darkminer.method.text_start import (
     concept_prompts,
     subject_prompts,
@@ -23,6 +16,8 @@ from dark_miner.darkminer.method.text_start import (
     with_word,
     without_concept,
 )
+from dark_miner.darkminer.method.verify import VerifyConfig
+from dark_miner.darkminer.model.sampling import SamplingConfig
 from dark_miner.darkminer.rng import generator
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding, Verdict
 

@@ -2,9 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import VerifyConfig
 from dark_miner.darkminer.errors import DarkMinerError, DivergedError
-from dark_miner.darkminer.method.verify import best_cut, calibrate, delta_score, mean_score, verify
+from dark_miner.darkminer.method.verify import (
+    VerifyConfig,
+    best_cut,
+    calibrate,
+    delta_score,
+    mean_score,
+    verify,
+)
 from dark_miner.darkminer.types import MinedEmbedding
 
 from . import toy

@@ -1,7 +1,7 @@
 """Which words speak of a concept, and where a prompt's placeholder is."""
 
 import pytest
-from dark_miner.darkminer.config import ChaseConfig
+from dark_miner.darkminer.method.chase import ChaseConfig
 from dark_miner.darkminer.method.ground import Ground
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.text_start import text_pool, with_word, without_concept

@@ -116,7 +116,7 @@ def _start(module: nn.Module, gen: torch.Generator) -> None:
 @contextmanager
 def full_size_world(family: Family) -> Iterator[World]:
     """A training session on a random network, with a pool of random latents and random prompts."""
-    from dark_miner.darkminer.config import SamplingConfig
+    from dark_miner.darkminer.model.sampling import SamplingConfig
     from dark_miner.darkminer.types import ImagePool
     from dark_miner.nodes.host.session import training_session
 

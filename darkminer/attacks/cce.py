@@ -39,7 +39,7 @@ def invert(
     Returns:
         the token ``[1, Din]`` and the loss of each step.
     """
-    vector, texts = text.word(word)[None].clone(), list(prompts)
+    vector, texts = text.embedding(word)[None].clone(), list(prompts)
     losses = optimise(
         model,
         latents,

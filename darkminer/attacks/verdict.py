@@ -13,14 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..config import VerifyConfig
 from ..errors import DarkMinerError, SettingError
 from ..finite import TEXT_ENCODER, finite, finite_features, in_stage
 from ..judge.evaluate import Proportion
 from ..method.blank import require_draws
 from ..method.image_pool import check_pool
 from ..method.text_start import with_word
-from ..method.verify import calibrate, mean_score
+from ..method.verify import VerifyConfig, calibrate, mean_score
 from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ..model.sampling import decode_all, sample_each, seeded_noise

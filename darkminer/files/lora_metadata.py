@@ -15,9 +15,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .. import __version__
-from ..config import EraseConfig, SamplingConfig
 from ..errors import writable
 from ..model.adapter import AdapterState
+from ..model.sampling import SamplingConfig
+from ..settings import Settings
 from ..types import EmbeddingPool
 
 SCHEMA = "1"
@@ -59,7 +60,7 @@ def metadata(
     embeddings: EmbeddingPool,
     *,
     seed: int,
-    settings: EraseConfig | Mapping[str, Any],
+    settings: Settings | Mapping[str, Any],
     fingerprint: str,
     family: str,
     origin: Origin | None = None,
@@ -67,7 +68,7 @@ def metadata(
     """What LoRA managers and people want to know about the file.
 
     Args:
-        settings: all of a loop's, or of an :class:`EraseConfig` those stages that ran.
+        settings: all of a loop's, or those stages that ran.
         fingerprint: of the MODEL, with what was on it.
     """
     origin = origin or Origin()
@@ -84,7 +85,7 @@ def _run(
     state: AdapterState,
     embeddings: EmbeddingPool,
     seed: int,
-    settings: EraseConfig | Mapping[str, Any],
+    settings: Settings | Mapping[str, Any],
     fingerprint: str,
     origin: Origin,
 ) -> dict[str, Any]:
@@ -96,7 +97,7 @@ def _run(
         "seed": seed,
         "rounds": embeddings.round,
         "history": [asdict(record) for record in embeddings.history],
-        "settings": asdict(settings) if isinstance(settings, EraseConfig) else dict(settings),
+        "settings": asdict(settings) if isinstance(settings, Settings) else dict(settings),
         "rank": state.rank,
         "alpha": state.alpha,
         "anchor": origin.anchor,

@@ -1,4 +1,4 @@
-"""Embeddings on the move: what a chase mines while the adapters train.
+"""Attackers: soft prompts and adversarial tokens that a chase mines while the adapters train.
 
 Each attacker descends the mining loss (equation 5) with an Adam of its own. After a life of some
 hundred steps it starts anew somewhere else, and where it ended is remembered: an attacker that
@@ -8,100 +8,114 @@ stays for ever only shows what the adapters have already seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..config import ChaseConfig
 from ..model.interface import TextSpace
 from .mine import project
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where an attacker stands: a free context ``[1, L, D]``, or a token ``[1, Din]``."""
+class Adversary(NamedTuple):
+    """A soft prompt, that is a free context ``[1, L, D]``, or an adversarial token ``[1, Din]``."""
 
     value: Tensor
-    spoken: bool
+    token: bool
 
 
 class Attacker:
-    """One embedding, its optimiser and its age.
+    """One adversary on the move, its optimiser and its age.
 
     Args:
-        spoken: a token at the text encoder's input, else a free context.
-        start: gives a start value, ``[1, L, D]`` or ``[1, Din]``.
-        age: steps already behind it, so that not all are born anew at once.
+        token: an adversarial token at the text encoder's input, else a soft prompt.
+        start: gives a start value, ``[1, Din]`` or ``[1, L, D]``.
+        lr: Adam's learning rate.
+        life: steps until it starts anew.
+        age: steps already behind it, so that not all start anew at once.
     """
 
-    def __init__(self, spoken: bool, start: Callable[[], Tensor], config: ChaseConfig, age: int):
-        self.spoken, self._start, self._config = spoken, start, config
-        self._born()
+    def __init__(
+        self, token: bool, start: Callable[[], Tensor], *, lr: float, life: int, age: int = 0
+    ):
+        self.token, self._start, self._lr, self._life = token, start, lr, life
+        self._restart()
         self._age = age
 
-    def _born(self) -> None:
+    def _restart(self) -> None:
         self.value = self._start().requires_grad_(True)
-        rate = self._config.token_lr if self.spoken else self._config.context_lr
-        self._optimizer = torch.optim.Adam([self.value], lr=rate)
+        self._optimizer = torch.optim.Adam([self.value], lr=self._lr)
         self._age = 0
 
     @property
-    def place(self) -> Place:
+    def adversary(self) -> Adversary:
         """Where it stands, as a value that can take part in training."""
-        return Place(self.value, self.spoken)
+        return Adversary(self.value, self.token)
 
     @property
-    def grown(self) -> bool:
-        """Past the first quarter of its life, in which it only mines."""
-        return 4 * self._age > self._config.life
+    def end(self) -> Adversary:
+        """Where it stands, as a value of its own."""
+        return Adversary(self.value.detach().clone(), self.token)
 
-    def grow_older(self) -> Place | None:
-        """Count a step; where it ended if its life is over and it was born anew, else None."""
+    @property
+    def warm(self) -> bool:
+        """Past the first quarter of its life, in which it only mines."""
+        return 4 * self._age > self._life
+
+    def tick(self) -> Adversary | None:
+        """Count a step; where it ended if its life is over and it starts anew, else None."""
         end = None
-        if self._age >= self._config.life:
-            end = Place(self.value.detach().clone(), self.spoken)
-            self._born()
+        if self._age >= self._life:
+            end = self.end
+            self._restart()
         self._age += 1
         return end
 
     def step(self, gradient: Tensor, reachable: float | None) -> None:
-        """Descend; a free context is scaled down to the norm ``reachable`` token by token."""
+        """Descend; a soft prompt is scaled down to the norm ``reachable`` token by token."""
         self.value.grad = gradient
         self._optimizer.step()
-        if reachable is not None and not self.spoken:
+        if reachable is not None and not self.token:
             project(self.value, reachable)
 
 
-def line_up(
-    config: ChaseConfig,
+def start_attackers(
+    tokens: int,
+    soft_prompts: Sequence[int],
+    rates: tuple[float, float],
+    life: int,
+    *,
     text: TextSpace | None,
-    places: Sequence[Tensor],
+    contexts: Sequence[Tensor],
     device: torch.device,
     gen: torch.Generator,
 ) -> list[Attacker]:
     """The attackers of a chase, their ages spread over one life.
 
     Args:
+        tokens: how many adversarial tokens; soft_prompts: the length of each soft prompt.
+        rates: learning rates of tokens and of soft prompts.
         text: where tokens speak; None leaves them out.
-        places: contexts ``[L_i, D]`` that free contexts take their first tokens from.
+        contexts: ``[L_i, D]`` each, from which soft prompts take their first tokens.
     """
 
     def token() -> Tensor:
         assert text is not None
         word = text.words[int(torch.randint(len(text.words), (), generator=gen))]
-        return text.encoder.word(word)[None].clone().to(device)
+        return text.encoder.embedding(word)[None].clone().to(device)
 
-    def context(length: int) -> Tensor:
-        source = places[int(torch.randint(len(places), (), generator=gen))]
+    def soft(length: int) -> Tensor:
+        source = contexts[int(torch.randint(len(contexts), (), generator=gen))]
         rows = torch.randint(len(source), (length,), generator=gen)
         return source[rows].clone()[None].to(device)
 
     starts: list[tuple[bool, Callable[[], Tensor]]] = []
-    starts += [(True, token)] * (config.tokens if text is not None else 0)
-    starts += [(False, lambda n=n: context(n)) for n in config.lengths]
-    spread = max(1, len(starts))
+    starts += [(True, token)] * (tokens if text is not None else 0)
+    starts += [(False, lambda n=n: soft(n)) for n in soft_prompts]
     return [
-        Attacker(spoken, start, config, age=i * config.life // spread)
-        for i, (spoken, start) in enumerate(starts)
-    ]
+        Attacker(
+            is_token, start, lr=rates[0] if is_token else rates[1], life=life,
+            age=i * life // len(starts),
+        )
+        for i, (is_token, start) in enumerate(starts)
+    ]  # fmt: skip

@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..config import CircumventConfig
 from ..errors import DarkMinerError
 from ..finite import in_stage
 from ..model.adapter import Adapters
-from ..model.exact import keep_exactly
 from ..model.interface import DiffusionModel
-from ..model.sampling import alike, pictures_each
+from ..model.sampling import pictures_each, sample_each, seeded_noise
 from ..rng import generator
-from ..types import EmbeddingPool, KeepBank, MinedEmbedding, Report, StepReport, silent
-from .bank import DriftSampler
-from .losses import Query, circumvent_target, predict, preserved_contexts, squared_error
-from .optim import LossTrace, make_optimizer, set_lr
+from ..settings import setting
+from ..types import EmbeddingPool, MinedEmbedding, Report, StepReport, silent
+from .engine import Plan, Trainer, asked_ahead, noised
+from .losses import preserved_contexts
+from .optim import TrainingConfig
+from .retain import NOTHING, Retain, Retained
+
+Preserved = Literal["c0", "0c", "-c"]
+PRESERVED: tuple[Preserved, ...] = ("c0", "0c", "-c")
 
 
 @dataclass(frozen=True)
-class CircumventResult:
+class CircumventConfig(TrainingConfig):
+    """Circumventing (equations 7 and 8)."""
+
+    batch: int = setting(1, "embeddings (and x, t, noise) per step", low=1)
+    r: float = setting(0.7, "probability of an embedding of the newest round", low=0, high=1)
+    alpha_c: float = setting(1.0, "weight of the circumventing loss, equation 7", low=0)
+    alpha_p: float = setting(0.5, "weight of the preserving loss, equation 8", low=0)
+    preserved: tuple[Preserved, ...] = setting(
+        PRESERVED,
+        "parts of equation 8: the anchor, the zero context, the opposite of c",
+        choices=PRESERVED,
+    )
+    images: int = setting(4, "pictures the original model makes from each embedding (x)", low=1)
+    fresh: bool = setting(
+        False, "whether every step makes a new picture x instead of drawing one of those"
+    )
+    eta: float = setting(
+        0.0,
+        "how far the target lies past the anchor, e0(c0) - eta (e0(c) - e0(c0)); 0 is equation 7",
+        low=0,
+    )
+
+
+@dataclass(frozen=True)
+class TrainResult:
     """The pool with every entry's pictures filled in, and the loss of each step."""
 
     embeddings: EmbeddingPool
     losses: list[float]
-
-
-@dataclass(frozen=True)
-class _Term:
-    """Student queries with what each should answer, and the weight of their mean error."""
-
-    queries: list[Query]
-    targets: list[Tensor]
-    weight: float
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a step has drawn: questions to the teacher, and the terms its answers make."""
-
-    asked: list[Query]
-    terms: Callable[[list[Tensor]], list[_Term]]
 
 
 @in_stage("circumvent")
@@ -57,21 +67,16 @@ def circumvent(
     config: CircumventConfig,
     *,
     seed: int,
-    keep: Sequence[Tensor] = (),
-    kept: dict[int, KeepBank] | None = None,
-    bank: KeepBank | None = None,
+    retain: Retain = NOTHING,
     report: Report = silent,
-) -> CircumventResult:
+) -> TrainResult:
     """Train ``adapters`` in place with ``alpha_c l_c + alpha_p l_p`` (equations 7 and 8).
 
     The teacher is the same network with its adapters off; only the adapters' tensors are optimised.
 
     Args:
         anchor: context of c0, ``[1, L0, D]``.
-        keep: contexts ``[1, L, D]`` the user wants unchanged; one preserving term on each one's
-            pictures.
-        kept: what this run has made of ``keep`` so far, see :func:`keep_bank`.
-        bank: contexts to keep, drawn by measured drift; used when ``config.bank_weight`` > 0.
+        retain: what must not change besides.
 
     Raises:
         DarkMinerError: if there is nothing to circumvent.
@@ -82,59 +87,86 @@ def circumvent(
             "The embedding pool is empty: mine an embedding (or make the concept's contexts) first."
         )
     round_ = embeddings.round
-    embeddings = with_pictures(model, adapters, embeddings, config, seed=seed, report=report)
+    if not config.fresh:
+        embeddings = with_pictures(
+            model, adapters, embeddings, config.images, seed=seed, report=report
+        )
     gen = generator(seed, round_, "circumvent")
-    sources: list[_BankTerm] = []
-    if keep and config.keep_exact > 0:
-        keep_exactly(model, adapters, keep, config.keep_exact)
-    if keep and config.keep_weight > 0:
-        named = keep_bank(model, adapters, keep, config, seed, kept)
-        uniform = replace(config, bank_uniform=1.0)
-        sources.append(_BankTerm(model, adapters, named, uniform, config.keep_weight, seed, round_))
-    if bank is not None and len(bank) and config.bank_weight > 0:
-        sources.append(_BankTerm(model, adapters, bank, config, config.bank_weight, seed, round_))
-    parameters = adapters.parameters()
-    optimizer = make_optimizer(config, parameters)
-    trace = LossTrace("circumvent", round_, growth=adapters.growth)
+    retain.close_exactly(model, adapters)
+    kept = [
+        Retained(
+            model, adapters, entries, weight, uniform, retain.config,
+            generator(seed, round_, "bank.probe"),
+        )
+        for _, entries, weight, uniform in retain.sets(model, adapters, seed)
+    ]  # fmt: skip
 
-    def plan(step: int) -> list[_Plan]:
-        erasing = _plan_erasing(model, embeddings, anchor, config, gen)
-        return [erasing, *(source.plan(step, gen) for source in sources)]
+    def plan(step: int) -> list[Plan]:
+        erasing = plan_erasing(model, adapters, embeddings, anchor, config, gen)
+        return [erasing, *(entries.plan(step, gen) for entries in kept)]
 
-    block = config.bank_refresh if sources else config.steps
-    for step, terms in enumerate(_answered(model, adapters, plan, config.steps, block)):
-        set_lr(optimizer, config, step)
-        loss = model.memory.attempt(_gradients, model, terms, parameters)
-        nn.utils.clip_grad_norm_(parameters, config.clip)
-        optimizer.step()
-        adapters.follow()
-        trace.add(loss)
-        report(StepReport("circumvent", round_, step + 1, config.steps, trace.last))
-    trace.flush()
-    return CircumventResult(embeddings, trace.values)
+    trainer = Trainer(model, adapters, config, stage="circumvent", round_=round_, report=report)
+    block = retain.config.refresh if kept else config.steps
+    for targets in asked_ahead(model, adapters, plan, config.steps, block):
+        trainer.step(lambda targets=targets: targets)
+    return TrainResult(embeddings, trainer.losses())
 
 
 def with_pictures(
     model: DiffusionModel,
     adapters: Adapters,
     embeddings: EmbeddingPool,
-    config: CircumventConfig,
+    images: int,
     *,
     seed: int,
     report: Report = silent,
 ) -> EmbeddingPool:
-    """Fill in what the *original* model makes from each entry that has no latents yet."""
+    """Fill in what the *original* model makes from each entry that has no latents yet.
+
+    Args:
+        images: pictures per entry.
+    """
     missing = [i for i, e in enumerate(embeddings.entries) if e.latents is None]
     if not missing:
         return embeddings
     entries = list(embeddings.entries)
     gen = generator(seed, embeddings.round, "pictures")
     with adapters.off():
-        made = pictures_each(model, [entries[i].context for i in missing], config.images, gen)
+        made = pictures_each(model, [entries[i].context for i in missing], images, gen)
     for i, latents in zip(missing, made, strict=True):
         entries[i] = replace(entries[i], latents=latents.clone())
-    report(StepReport("circumvent", embeddings.round, 0, config.steps))
+    report(StepReport("pictures", embeddings.round, 1, 1))
     return replace(embeddings, entries=tuple(entries))
+
+
+def plan_erasing(
+    model: DiffusionModel,
+    adapters: Adapters,
+    embeddings: EmbeddingPool,
+    anchor: Tensor,
+    config: CircumventConfig,
+    gen: torch.Generator,
+) -> Plan:
+    """Equations 7 and 8 on one batch of embeddings; each mean is over the batch."""
+    drawn = [_draw(embeddings, config.r, gen) for _ in range(config.batch)]
+    made = noised(model, _pictures(model, adapters, drawn, config, gen), gen)
+    plan, rows = Plan(made.noisy, made.timestep), range(len(drawn))
+    anchors = [anchor[0] if e.anchor is None else e.anchor for e in drawn]
+    preserved = [preserved_contexts(e.context, config.preserved) for e in drawn]
+    at_anchor = [plan.ask(i, anchors[i]) for i in rows]
+    at_concept = [plan.ask(i, drawn[i].context) if config.eta else None for i in rows]
+    for i in rows:
+        plan.want(
+            i, drawn[i].context, config.alpha_c / len(rows), at_anchor[i], at_concept[i], config.eta
+        )
+    if config.alpha_p:
+        weight = config.alpha_p / len(rows)
+        for i in rows if "c0" in config.preserved else ():
+            plan.want(i, anchors[i], weight, at_anchor[i])
+        for i in rows:
+            for context in preserved[i]:
+                plan.want(i, context, weight, plan.ask(i, context))
+    return plan
 
 
 def _draw(embeddings: EmbeddingPool, r: float, gen: torch.Generator) -> MinedEmbedding:
@@ -145,166 +177,16 @@ def _draw(embeddings: EmbeddingPool, r: float, gen: torch.Generator) -> MinedEmb
     return group[int(torch.randint(len(group), (), generator=gen))]
 
 
-def _answered(
+def _pictures(
     model: DiffusionModel,
     adapters: Adapters,
-    plan: Callable[[int], list[_Plan]],
-    steps: int,
-    block: int,
-) -> Iterator[list[_Term]]:
-    """Each step's terms with the teacher's answers, asked for many steps at once.
-
-    The teacher never changes, so what the next steps will draw can be drawn and asked now: the same
-    draws in the same order, in forward passes as large as guided sampling makes them. What depends
-    on the student (a bank's drift) may change every ``block`` steps, so no block looks beyond.
-    """
-    limit = 2 * model.batch
-    step = 0
-    while step < steps:
-        end = min(steps, (step // block + 1) * block)
-        planned = [plan(step)]
-        size = sum(len(q.x) for p in planned[0] for q in p.asked)
-        planned += [plan(s) for s in range(step + 1, min(end, step + max(1, limit // size)))]
-        asked = [q for plans in planned for p in plans for q in p.asked]
-        with torch.no_grad(), adapters.off():
-            answers = iter(predict(model.denoise, asked, limit))
-        for plans in planned:
-            yield [t for p in plans for t in p.terms(list(islice(answers, len(p.asked))))]
-        step += len(planned)
-
-
-def _plan_erasing(
-    model: DiffusionModel,
-    embeddings: EmbeddingPool,
-    anchor: Tensor,
+    drawn: Sequence[MinedEmbedding],
     config: CircumventConfig,
     gen: torch.Generator,
-) -> _Plan:
-    """Equations 7 and 8 on one batch of embeddings."""
-    drawn = [_draw(embeddings, config.r, gen) for _ in range(config.batch)]
-    x = torch.stack([_one_picture(e, gen) for e in drawn]).to(model.device)
-    noise = torch.randn(x.shape, generator=gen).to(model.device)
-    index = model.schedule.draw(len(x), gen)
-    noisy = model.schedule.add_noise(x, noise, index)
-    t = model.schedule.timestep(index, noisy)
-    anchor = anchor.to(model.device)
-    rows = [slice(i, i + 1) for i in range(len(x))]
-    concept = [
-        Query(noisy[i], t[i], e.context[None].to(model.device))
-        for i, e in zip(rows, drawn, strict=True)
-    ]
-    anchored = [
-        Query(q.x, q.timestep, anchor if e.anchor is None else e.anchor[None].to(model.device))
-        for q, e in zip(concept, drawn, strict=True)
-    ]
-    preserved = [
-        Query(q.x, q.timestep, c)
-        for q in concept
-        for c in preserved_contexts(q.context, config.preserved)
-    ]
-    parts = len(preserved) // len(concept)
-
-    def terms(answers: list[Tensor]) -> list[_Term]:
-        given = iter(answers)
-        at_anchor = [next(given) for _ in anchored]
-        at_concept = [next(given) if config.eta else None for _ in concept]
-        targets = [
-            circumvent_target(a, c, config.eta) for a, c in zip(at_anchor, at_concept, strict=True)
-        ]
-        result = [_Term(concept, targets, config.alpha_c)]
-        # Each mean is over the batch; the three parts of equation 8 add up.
-        if config.alpha_p and "c0" in config.preserved:
-            result.append(_Term(anchored, at_anchor, config.alpha_p))
-        if config.alpha_p and parts:
-            result.append(_Term(preserved, list(given), parts * config.alpha_p))
-        return result
-
-    asked = list(anchored)
-    asked += concept if config.eta else []
-    asked += preserved if config.alpha_p else []
-    return _Plan(asked, terms)
-
-
-def _one_picture(entry: MinedEmbedding, gen: torch.Generator) -> Tensor:
-    assert entry.latents is not None
-    return entry.latents[int(torch.randint(len(entry.latents), (), generator=gen))]
-
-
-def _gradients(
-    model: DiffusionModel, terms: Sequence[_Term], parameters: Sequence[nn.Parameter]
 ) -> Tensor:
-    """The loss of a step; leaves its gradients in ``parameters``."""
-    for p in parameters:
-        p.grad = None
-    loss = _total(model, terms)
-    loss.backward()
-    return loss.detach()
-
-
-def _total(model: DiffusionModel, terms: Sequence[_Term]) -> Tensor:
-    """The weighted sum of the terms' mean errors, student queries in as few passes as can be."""
-    answers = iter(predict(model.denoise, [q for term in terms for q in term.queries]))
-    total = torch.zeros((), device=model.device)
-    for term in terms:
-        errors = [squared_error(next(answers), target) for target in term.targets]
-        total = total + term.weight * torch.cat(errors).mean()
-    return total
-
-
-class _BankTerm:
-    """The preserving term on a bank: draws contexts, follows the drift."""
-
-    def __init__(
-        self,
-        model: DiffusionModel,
-        adapters: Adapters,
-        bank: KeepBank,
-        config: CircumventConfig,
-        weight: float,
-        seed: int,
-        round_: int,
-    ):
-        self._model, self._bank, self._config, self._weight = model, bank, config, weight
-        self._sampler = DriftSampler(
-            model, adapters, bank, config.bank_uniform, generator(seed, round_, "bank.probe")
-        )
-
-    def plan(self, step: int, gen: torch.Generator) -> _Plan:
-        """Bank contexts on their own pictures."""
-        if step % self._config.bank_refresh == 0:
-            self._sampler.refresh()
-        which = self._sampler.draw(min(self._config.bank_batch, len(self._bank)), gen)
-        picture = torch.randint(self._bank.latents.shape[1], (len(which),), generator=gen)
-        x = self._bank.latents[which, picture].to(self._model.device)
-        noise = torch.randn(x.shape, generator=gen).to(x.device)
-        index = self._model.schedule.draw(len(x), gen)
-        noisy = self._model.schedule.add_noise(x, noise, index)
-        timestep = self._model.schedule.timestep(index, noisy)
-        contexts = [self._bank.contexts[i] for i in which.tolist()]
-        queries = [
-            Query(some, at, context.to(x.device))
-            for _, context, (some, at) in alike(contexts, noisy, timestep)
-        ]
-        return _Plan(queries, lambda answers: [_Term(queries, answers, self._weight)])
-
-
-def keep_bank(
-    model: DiffusionModel,
-    adapters: Adapters,
-    keep: Sequence[Tensor],
-    config: CircumventConfig,
-    seed: int,
-    kept: dict[int, KeepBank] | None = None,
-) -> KeepBank:
-    """The user's keep contexts as a bank, with pictures of each by the original model.
-
-    Args:
-        kept: banks of this run by their pictures per context; what is there is not made again.
-    """
-    kept = kept if kept is not None else {}
-    if config.images not in kept:
-        contexts = tuple(row for c in keep for row in c.detach().float().cpu())
+    """A picture x of each embedding by the original model, ``[B, C, h, w]``."""
+    if config.fresh:
+        noise = seeded_noise(model, len(drawn), gen)
         with adapters.off():
-            made = pictures_each(model, contexts, config.images, generator(seed, 0, "keep"))
-        kept[config.images] = KeepBank(contexts, made, ("keep",) * len(contexts))
-    return kept[config.images]
+            return sample_each(model, [e.context for e in drawn], noise)
+    return torch.stack([e.picture(gen) for e in drawn])

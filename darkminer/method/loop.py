@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..config import CircumventConfig, EraseConfig
-from ..model.adapter import Adapters, AdapterState
+from ..config import EraseConfig
+from ..model.adapter import Adapters, AdapterState, LoraConfig
 from ..model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ..model.layers import adapted_layers
 from ..rng import generator
-from ..types import EmbeddingPool, ImagePool, KeepBank, Report, Verdict, silent
+from ..types import EmbeddingPool, ImagePool, Report, RetainSet, Verdict, silent
 from .chase import chase
-from .circumvent import circumvent
+from .circumvent import CircumventConfig, TrainResult, circumvent
 from .mine import mine
 from .outcome import Outcome, adds_nothing
+from .retain import Retain
 from .verify import Gauge, make_gauge, verify
 
 
@@ -60,7 +62,7 @@ class Erasure:
 
 def new_adapters(
     model: DiffusionModel,
-    config: CircumventConfig,
+    config: LoraConfig,
     *,
     seed: int,
     state: AdapterState | None = None,
@@ -87,7 +89,8 @@ def erase(
     *,
     seed: int,
     start: EmbeddingPool | None = None,
-    bank: KeepBank | None = None,
+    reference: Tensor | None = None,
+    bank: RetainSet | None = None,
     keep: Sequence[Tensor] = (),
     state: AdapterState | None = None,
     text: TextSpace | None = None,
@@ -101,73 +104,115 @@ def erase(
 
     Args:
         encode: images to features, for verification.
-        anchor: context of c0 and of the verification's reference, ``[1, L, D]``.
+        anchor: context of c0, ``[1, L, D]``.
         start: the concept's text contexts; circumvented first when ``config.text_start``, and
             where a chase begins.
-        bank, keep: what to preserve, see :func:`~.circumvent.circumvent`.
+        reference: context of verification's reference c_r, ``[1, L, D]``; None: the anchor.
+        bank, keep: what to retain, see :class:`~.retain.Retain`.
         state: adapters to continue from.
         text: where tokens are mined through the text encoder, see :func:`~.mine.mine`.
         on_round: called with the result so far after each finished round.
     """
-    adapters = new_adapters(model, config.circumvent, seed=seed, state=state)
-    embeddings = start if start is not None else EmbeddingPool(concept=pool.concept)
-    verdicts: list[Verdict] = []
-    losses: dict[str, list[float]] = {}
-    kept: dict[int, KeepBank] = {}
+    run = _Run(
+        model, encode, pool, anchor, config, seed,
+        reference=anchor if reference is None else reference,
+        retain=Retain(config.retain, bank, keep, made={}), text=text, report=report,
+        adapters=new_adapters(model, config.lora, seed=seed, state=state),
+        embeddings=start if start is not None else EmbeddingPool(concept=pool.concept),
+    )  # fmt: skip
+    try:
+        run.open()
+        rounds = itertools.count() if config.max_rounds is None else range(config.max_rounds)
+        for _ in rounds:
+            if not run.found():
+                return run.so_far()
+            run.circumvent("circumvent", config.circumvent)
+            if on_round is not None:
+                on_round(run.so_far())
+        return run.so_far(run.last_look())
+    finally:
+        run.adapters.remove()
+
+
+@dataclass
+class _Run:
+    """A run as it stands; each method is a stage or two."""
+
+    model: DiffusionModel
+    encode: ImageEncoder
+    pool: ImagePool
+    anchor: Tensor
+    config: EraseConfig
+    seed: int
+    reference: Tensor
+    retain: Retain
+    text: TextSpace | None
+    report: Report
+    adapters: Adapters
+    embeddings: EmbeddingPool
+    verdicts: list[Verdict] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
     gauge: Gauge | None = None
 
-    def so_far(last: Verdict | None = None) -> Erasure:
-        return Erasure(adapters.state(), embeddings, tuple(verdicts), dict(losses), last)
-
-    def look() -> tuple[EmbeddingPool, Verdict]:
-        """The next round's mining and verification, of the model as it stands."""
-        nonlocal gauge
-        round_ = embeddings.round + 1
-        mined = mine(
-            model, pool, anchor, config.mine,
-            seed=seed, round_=round_, concept_contexts=embeddings.text_tokens(), text=text,
-            report=report,
-        )  # fmt: skip
-        losses[f"mine {round_}"] = mined.losses
-        if mined.token_losses:
-            losses[f"mine {round_} tokens"] = mined.token_losses
-        gauge = gauge or make_gauge(
-            model, encode, anchor, pool, config.verify, seed=seed, adapters=adapters
+    def so_far(self, last: Verdict | None = None) -> Erasure:
+        """The result as it stands."""
+        return Erasure(
+            self.adapters.state(), self.embeddings, tuple(self.verdicts), dict(self.losses), last
         )
-        verdict = verify(
-            model, encode, mined.embeddings, anchor, pool, config.verify,
-            seed=seed, round_=round_, adapters=adapters, gauge=gauge, report=report,
-        )  # fmt: skip
-        return embeddings.opened(mined.embeddings).judged(verdict), verdict
 
-    try:
-        if config.text_start and embeddings.entries:
-            done = circumvent(
-                model, adapters, embeddings, anchor, config.start,
-                seed=seed, keep=keep, kept=kept, bank=bank, report=report,
-            )  # fmt: skip
-            embeddings, losses["circumvent 0"] = done.embeddings, done.losses
-        if config.chase.steps:
+    def open(self) -> None:
+        """What comes before the first round: text start and chase, as settings have them."""
+        if self.config.text_start and self.embeddings.entries:
+            self.circumvent("circumvent", self.config.start)
+        if self.config.chase.steps:
             done = chase(
-                model, adapters, embeddings, pool, anchor, config.chase, config.start,
-                seed=seed, text=text, bank=bank, keep=keep, kept=kept, report=report,
+                self.model, self.adapters, self.embeddings, self.pool, self.anchor,
+                self.config.chase, seed=self.seed, text=self.text, retain=self.retain,
+                report=self.report,
             )  # fmt: skip
-            embeddings, losses["chase"] = done.embeddings, done.losses
-        for _ in range(config.max_rounds):
-            judged, verdict = look()
-            embeddings = judged
-            verdicts.append(verdict)
-            if not verdict.verified:
-                return so_far()
-            done = circumvent(
-                model, adapters, embeddings, anchor, config.circumvent,
-                seed=seed, keep=keep, kept=kept, bank=bank, report=report,
-            )  # fmt: skip
-            embeddings, losses[f"circumvent {embeddings.round}"] = done.embeddings, done.losses
-            if on_round is not None:
-                on_round(so_far())
-        judged, last = look()
-        embeddings = embeddings.looked_at(judged)
-        return so_far(last)
-    finally:
-        adapters.remove()
+            self._trained("chase", done)
+
+    def circumvent(self, name: str, config: CircumventConfig) -> None:
+        """Circumvent what was found so far."""
+        round_ = self.embeddings.round
+        done = circumvent(
+            self.model, self.adapters, self.embeddings, self.anchor, config,
+            seed=self.seed, retain=self.retain, report=self.report,
+        )  # fmt: skip
+        self._trained(f"{name} {round_}", done)
+
+    def _trained(self, name: str, done: TrainResult) -> None:
+        self.embeddings, self.losses[name] = done.embeddings, done.losses
+
+    def found(self) -> bool:
+        """Whether the next round's mining finds the concept; its verdict is kept."""
+        self.embeddings, verdict = self._look()
+        self.verdicts.append(verdict)
+        return verdict.verified
+
+    def last_look(self) -> Verdict:
+        """Mining and verification of the model that is handed on."""
+        judged, verdict = self._look()
+        self.embeddings = self.embeddings.looked_at(judged)
+        return verdict
+
+    def _look(self) -> tuple[EmbeddingPool, Verdict]:
+        """The next round's mining and verification, of the model as it stands."""
+        round_ = self.embeddings.round + 1
+        mined = mine(
+            self.model, self.pool, self.anchor, self.config.mine, seed=self.seed, round_=round_,
+            concept_contexts=self.embeddings.text_tokens(), text=self.text, report=self.report,
+        )  # fmt: skip
+        self.losses[f"mine {round_}"] = mined.losses
+        if mined.token_losses:
+            self.losses[f"mine {round_} tokens"] = mined.token_losses
+        self.gauge = self.gauge or make_gauge(
+            self.model, self.encode, self.reference, self.pool, self.config.verify,
+            seed=self.seed, adapters=self.adapters,
+        )  # fmt: skip
+        verdict = verify(
+            self.model, self.encode, mined.embeddings, self.reference, self.pool,
+            self.config.verify, seed=self.seed, round_=round_, adapters=self.adapters,
+            gauge=self.gauge, report=self.report,
+        )  # fmt: skip
+        return self.embeddings.opened(mined.embeddings).judged(verdict), verdict

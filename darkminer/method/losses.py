@@ -6,8 +6,7 @@ clipping norms only make sense so. A loss returns one value per sample; who trai
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -16,52 +15,15 @@ from ..model.interface import Denoiser
 from ..model.schedule import Schedule
 
 
-class Query(NamedTuple):
-    """One question to the network: what does it predict here?
-
-    Attributes:
-        x: noisy latents ``[b, C, h, w]``.
-        timestep: ``[b]``.
-        context: ``[b, L, D]``.
-    """
-
-    x: Tensor
-    timestep: Tensor
-    context: Tensor
-
-
-def predict(denoise: Denoiser, queries: Sequence[Query], limit: int | None = None) -> list[Tensor]:
-    """Answer several queries, those with contexts of equal length in one forward pass.
-
-    Args:
-        limit: samples per forward pass; None sets no limit.
-
-    Returns:
-        one prediction ``[b, C, h, w]`` per query, in order.
-    """
-    groups: dict[int, list[int]] = {}
-    for i, query in enumerate(queries):
-        groups.setdefault(query.context.shape[1], []).append(i)
-    answers: list[Tensor] = [torch.empty(0)] * len(queries)
-    for members in groups.values():
-        parts = [queries[i] for i in members]
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-        passes = zip(*(c.split(limit or len(c)) for c in columns), strict=True)
-        joint = torch.cat([denoise(*part) for part in passes])
-        for i, answer in zip(members, joint.split([len(p.x) for p in parts]), strict=True):
-            answers[i] = answer
-    return answers
-
-
 def repeated(context: Tensor, length: int) -> Tensor:
-    """``context`` ``[b, L, D]`` as often as it takes to be ``length`` tokens long, if L divides it.
+    """``context`` ``[L, D]`` as often as it takes to be ``length`` tokens long, if L divides it.
 
     Softmax attention does not change when all its keys and values are repeated equally often, so
     contexts of different lengths can share one forward pass. This holds where cross-attention
     reads the context itself; where text and picture attend jointly, repeating is another context.
     """
-    times, rest = divmod(length, context.shape[1])
-    return context if rest else context.repeat(1, times, 1)
+    times, rest = divmod(length, len(context))
+    return context if rest else context.repeat(times, 1)
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -86,18 +48,18 @@ def mining_loss(
     return squared_error(prediction, schedule.target(x, noise, index))
 
 
-def circumvent_target(anchor: Tensor, concept: Tensor | None, eta: float) -> Tensor:
-    """What the erased model should predict at the embedding.
+def teacher_target(reference: Tensor, concept: Tensor | None, eta: float) -> Tensor:
+    """What the erased model should predict where the original one is asked under a reference.
 
     Args:
-        anchor: e0(x_t, c0), ``[B, C, h, w]``.
+        reference: e0(x_t, r), ``[..., C, h, w]``; r is the anchor c0 where something is erased.
         concept: e0(x_t, c), needed when ``eta`` is not 0.
-        eta: how far past the anchor; 0 gives equation 7's target, above 0 the negative guidance of
-            ESD (Gandikota et al., 2023): e0(c0) - eta (e0(c) - e0(c0)).
+        eta: how far past the reference; 0 gives the target of equations 7 and 8, above 0 the
+            negative guidance of ESD (Gandikota et al., 2023): e0(r) - eta (e0(c) - e0(r)).
     """
     if not eta or concept is None:
-        return anchor
-    return anchor - eta * (concept - anchor)
+        return reference
+    return reference - eta * (concept - reference)
 
 
 def preserved_contexts(context: Tensor, parts: Collection[str] = ("0c", "-c")) -> list[Tensor]:

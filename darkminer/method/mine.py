@@ -4,21 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from ..config import MineConfig
 from ..finite import TEXT_ENCODER, finite, in_stage
 from ..model.interface import DiffusionModel, TextSpace
 from ..model.merged import with_merged_adapters
 from ..rng import generator
+from ..settings import setting
 from ..types import ImagePool, MinedEmbedding, Report, StepReport, silent
 from .image_pool import check_pool
 from .losses import mining_loss
-from .optim import LossTrace, make_optimizer, require_fallen, require_settled, set_lr
+from .optim import (
+    LR,
+    LR_DROP,
+    LR_LATE,
+    LossTrace,
+    TrainingConfig,
+    make_optimizer,
+    require_fallen,
+    require_settled,
+    set_lr,
+)
 from .text_start import with_word, without_concept
+
+Init = Literal["normal", "anchor"]
+INITS: tuple[Init, ...] = get_args(Init)
+
+
+@dataclass(frozen=True)
+class MineConfig(TrainingConfig):
+    """Mining (equation 5)."""
+
+    lr: float = setting(0.1, LR, above=0)
+    lr_late: float = setting(0.01, LR_LATE, above=0)
+    lr_drop: int = setting(500, LR_DROP, low=0)
+    clip: float = setting(10.0, "gradient norm limit of each embedding", above=0)
+    length: int = setting(32, "tokens L of the embedding", low=1)
+    k: int = setting(3, "pool images one embedding is mined on", low=1)
+    batch: int = setting(3, "of these k images per step", low=1)
+    count: int = setting(1, "embeddings mined at once, each on its own k images", low=1)
+    init: Init = setting(
+        "normal", "start values: normal draws with the anchor tokens' mean and standard deviation; "
+        "anchor starts from anchor tokens, repeated or cut to L", choices=INITS,
+    )  # fmt: skip
+    reachable: bool = setting(
+        False, "whether tokens are scaled down after each step to the largest norm among the "
+        "anchor's and the concept's own"
+    )  # fmt: skip
+    tokens: int = setting(
+        0, "adversarial tokens mined besides, through the text encoder: what an attacker with text "
+        "can reach", low=0,
+    )  # fmt: skip
+    token_words: int = setting(
+        4, "subjects each such token is joined with when it is circumvented", low=0
+    )
+    token_lr: float = setting(0.01, "Adam's learning rate of these tokens", above=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.batch <= self.k, "batch", f"at most k ({self.k})")
 
 
 @dataclass(frozen=True)
@@ -64,9 +111,9 @@ def mine(
         DarkMinerError: if the pool does not fit the settings or the model.
         DivergedError: if a loss is not finite, or ended far above its start.
     """
-    check_pool(pool, config.images, model)
+    check_pool(pool, config.k, model)
     gen = generator(seed, round_, "mine")
-    m, k = config.count, config.images
+    m, k = config.count, config.k
     indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
     images = pool.latents[indices].to(model.device)  # [m, k, C, h, w]
     context = _start(anchor, config, gen).to(model.device).requires_grad_(True)
@@ -119,12 +166,13 @@ def mine_tokens(
     such prompt without the token is the anchor of its context.
     """
     gen = generator(seed, round_, "mine.tokens")
-    m, k = config.tokens, config.images
+    m, k = config.tokens, config.k
     indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])
     images = pool.latents[indices].flatten(0, 1).to(model.device)  # [m * k, C, h, w]
     repeats = [text.template] * (m * k)
     words = torch.randint(len(text.words), (m,), generator=gen).tolist()
-    tokens = torch.stack([text.encoder.word(text.words[i]) for i in words]).requires_grad_(True)
+    starts = [text.encoder.embedding(text.words[i]) for i in words]
+    tokens = torch.stack(starts).requires_grad_(True)
     optimizer = torch.optim.Adam([tokens], lr=config.token_lr)
 
     def contexts() -> Tensor:
@@ -161,9 +209,9 @@ def _spoken(
     prompts = [text.template, *(with_word(text.template, text.words[i]) for i in order)]
     contexts = text.encoder(prompts, token[None]).float().cpu()
     finite(contexts, TEXT_ENCODER, "contexts")
-    anchors = text.encoder.said([without_concept(p) for p in prompts]).float().cpu()
+    anchors = text.encoder.encode([without_concept(p) for p in prompts]).float().cpu()
     return [
-        MinedEmbedding(c.clone(), round_, indices, anchor=a.clone())
+        MinedEmbedding(c.clone(), round_, indices, kind="token", anchor=a.clone())
         for c, a in zip(contexts, anchors, strict=True)
     ]
 

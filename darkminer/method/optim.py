@@ -1,17 +1,20 @@
-"""Optimisers and learning rates, the same for mining and circumventing."""
+"""Optimisers, learning rates and what ends a run that got away; the same for every stage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..config import ChaseConfig, CircumventConfig, MineConfig
 from ..errors import DivergedError
 from ..finite import is_finite
+from ..settings import Settings, setting
 
-Training = MineConfig | CircumventConfig | ChaseConfig
+Optimizer = Literal["sgd", "adam"]
+OPTIMIZERS = ("sgd", "adam")
 
 GROWTH_LIMIT = 10.0
 """The largest LoRA that is an erasure, relative to the weights it is added to.
@@ -21,14 +24,32 @@ times the paper's learning rate it is 11 after 40 steps, at a hundred times 470 
 """
 _RISEN = 10.0
 
+STEPS = "optimiser steps"
+OPTIMIZER = "sgd without momentum, or adam"
+LR = "learning rate up to step lr_drop"
+LR_LATE = "learning rate from step lr_drop on"
+LR_DROP = "step from which lr_late counts"
 
-def make_optimizer(config: Training, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+
+@dataclass(frozen=True)
+class TrainingConfig(Settings):
+    """What every stage that descends has: steps, optimiser and two learning rates."""
+
+    steps: int = setting(1000, STEPS, low=1)
+    optimizer: Optimizer = setting("sgd", OPTIMIZER, choices=OPTIMIZERS)
+    lr: float = setting(0.01, LR, above=0)
+    lr_late: float = setting(0.001, LR_LATE, above=0)
+    lr_drop: int = setting(800, LR_DROP, low=0)
+    clip: float = setting(100.0, "gradient norm limit", above=0)
+
+
+def make_optimizer(config: TrainingConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """SGD without momentum (the paper's) or Adam, over ``parameters`` and nothing else."""
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.SGD
     return kind(list(parameters), lr=config.lr)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, config: Training, step: int) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, config: TrainingConfig, step: int) -> None:
     """Two learning rates: ``lr``, and ``lr_late`` from step ``lr_drop`` (counted from 0) on."""
     rate = config.lr if step < config.lr_drop else config.lr_late
     for group in optimizer.param_groups:

@@ -1,25 +1,15 @@
-"""What a run has come to, in words and in the LoRA's metadata: erased, still there, or nothing.
+"""What a run has come to: erased, still there, or nothing.
 
 Where the first verification says no and nothing was trained, there is no erasure: the LoRA changes
-nothing, and is marked so that it is not saved as one.
+nothing.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from torch import Tensor
-
-from ..errors import DarkMinerError
-from ..files.lora_file import LoraDict
-from ..files.lora_metadata import with_newest
 from ..model.adapter import AdapterState
 from ..types import EmbeddingPool
-
-EMPTY, OUTCOME = "darkminer_empty", "darkminer_outcome"
-_PARTS = (".lora_up.weight", ".lora_down.weight", ".alpha")
 
 
 @dataclass(frozen=True)
@@ -75,31 +65,6 @@ def outcome_of(
     return Outcome(there, score, threshold, empty, embeddings.round)
 
 
-def with_outcome(
-    lora: Mapping[str, Tensor], embeddings: EmbeddingPool, outcome: Outcome
-) -> LoraDict:
-    """The LoRA with what came out in its metadata, the history of all verifications included."""
-    history = [asdict(r) for r in embeddings.history]
-    about = getattr(lora, "metadata", {})
-    return LoraDict(
-        lora,
-        {
-            **with_newest(about, rounds=embeddings.round, history=history),
-            "darkminer_rounds": str(embeddings.round),
-            "darkminer_history": json.dumps(history),
-            EMPTY: str(outcome.empty).lower(),
-            OUTCOME: outcome.words,
-        },
-    )
-
-
-def is_empty(lora: Mapping[str, Tensor]) -> bool:
-    """Whether a LoRA adds nothing to any layer."""
-    ups = {key for key in lora if key.endswith(_PARTS[0])}
-    known = all(key.endswith(_PARTS) for key in lora)
-    return known and not any(bool(lora[key].any()) for key in ups)
-
-
 def adds_nothing(state: AdapterState) -> bool:
     """The same of adapters: none has left its start."""
     return not any(bool(up.any()) for up in state.up.values())
@@ -109,18 +74,3 @@ def nothing_found(embeddings: EmbeddingPool) -> bool:
     """Whether the newest verification has left no embedding at all: nothing to circumvent."""
     looked = bool(embeddings.history) and embeddings.history[-1].round == embeddings.round
     return looked and not embeddings.entries
-
-
-def require_work(lora: Mapping[str, Tensor]) -> None:
-    """Refuse a LoRA that changes nothing.
-
-    Raises:
-        DarkMinerError: with what the run that made it has to say.
-    """
-    if is_empty(lora):
-        said = getattr(lora, "metadata", {}).get(OUTCOME, "")
-        said = said or "Nothing was trained, so that the model stays as it is."
-        raise DarkMinerError(
-            f"lora is empty and is not saved: {said[0].lower()}{said[1:].rstrip('.')} (or switch "
-            "save_empty on to save it all the same)."
-        )

@@ -78,7 +78,9 @@ def text_pool(
     """
     rows = zip(prompts, contexts, anchors, templates or [""] * len(prompts), strict=True)
     entries = tuple(
-        MinedEmbedding(_owned(c), 0, source=p, anchor=None if a is None else _owned(a), template=t)
+        MinedEmbedding(
+            _owned(c), 0, kind="text", prompt=p, template=t, anchor=None if a is None else _owned(a)
+        )
         for p, c, a, t in rows
     )
     return EmbeddingPool(entries, concept=concept)

@@ -5,22 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..config import VerifyConfig
 from ..finite import finite_features, in_stage
 from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel, ImageEncoder
-from ..model.sampling import decode_all, sample_each, seeded_noise
+from ..model.sampling import draw_images, seeded_noise
 from ..rng import generator
+from ..settings import Settings, setting
 from ..types import ImagePool, MinedEmbedding, Report, StepReport, Verdict, silent
 from .blank import require_direction, require_prompt_matters
 
+Against = Literal["pairs", "means"]
+AGAINST: tuple[Against, ...] = get_args(Against)
+
 _CALIBRATION_IMAGES = 16
 _MEAN_IMAGES = 64  # pool images whose mean feature stands for the concept
+
+
+@dataclass(frozen=True)
+class VerifyConfig(Settings):
+    """Verification (equation 6)."""
+
+    threshold: float | Literal["auto"] = setting(
+        0.2, "go on while a score is above it (tau); auto calibrates it from the pool and pictures "
+        "of the reference prompt", low=-1, high=1,
+    )  # fmt: skip
+    draws: int = setting(1, "noise draws averaged per embedding", low=1)
+    k: int = setting(
+        3, "pool images to compare with, where an embedding does not say which it was mined on",
+        low=1,
+    )  # fmt: skip
+    against: Against = setting(
+        "pairs", "what a picture is held against: pairs, one reference picture of the same noise "
+        "and k pool images; means, the mean feature of several reference pictures and that of the "
+        "pool, which leaves out what a single picture shows besides", choices=AGAINST,
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        word = isinstance(self.threshold, str) and self.threshold != "auto"
+        self.require(not word, "threshold", 'between -1 and 1, or "auto"')
 
 
 def delta_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
@@ -123,9 +152,9 @@ def verify(
     m, draws = len(embeddings), config.draws
     noise = seeded_noise(model, _references(m * draws, config), gen)
     contexts = [e.context for e in embeddings for _ in range(draws)]
-    x_r = _pictures(model, [reference[0]] * len(noise), noise)
+    x_r = draw_images(model, [reference[0]] * len(noise), noise)
     report(StepReport("verify", round_, 1, 2, images=x_r[:4]))
-    x_c = _pictures(model, contexts, noise[: m * draws])
+    x_c = draw_images(model, contexts, noise[: m * draws])
     report(StepReport("verify", round_, 2, 2, images=x_c[:4]))
     if not all(torch.equal(c, reference[0].to(c)) for c in contexts):
         require_prompt_matters(x_c, x_r[: m * draws])
@@ -175,7 +204,7 @@ def calibrate(
     n = _CALIBRATION_IMAGES
     with off or nullcontext():
         noise = seeded_noise(model, 2 * n, gen)
-        anchors = encode(_pictures(model, [reference[0]] * (2 * n), noise))
+        anchors = encode(draw_images(model, [reference[0]] * (2 * n), noise))
     order = torch.randperm(len(pool), generator=gen)
     concept = encode(pool.floats(order[: 2 * n].tolist()))
     require_direction(concept, anchors)
@@ -213,8 +242,4 @@ def _indices(
     """The k pool images that an embedding is held against (its own, or a seeded choice)."""
     if embedding.indices and max(embedding.indices) < len(pool):
         return list(embedding.indices)
-    return torch.randperm(len(pool), generator=gen)[: config.images].tolist()
-
-
-def _pictures(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor) -> Tensor:
-    return decode_all(model, sample_each(model, contexts, noise))
+    return torch.randperm(len(pool), generator=gen)[: config.k].tolist()

@@ -20,9 +20,25 @@ from torch import Tensor, nn
 
 from ..errors import DarkMinerError
 from ..libraries import library
+from ..settings import Settings, setting
+from .layers import LAYERS, Layers
 from .value_rows import ValueRows, value_rows
 
 _NAME = "erasure"
+
+
+@dataclass(frozen=True)
+class LoraConfig(Settings):
+    """What a LoRA is made of."""
+
+    rank: int = setting(8, "rank of the LoRA", low=1)
+    alpha: float = setting(8.0, "its output is scaled by alpha / rank", above=0)
+    layers: Layers = setting(
+        "values",
+        "layers it adapts: values, the attentions' value projections alone; blocks, also the "
+        "output projections and the feed-forward beside them",
+        choices=LAYERS,
+    )
 
 
 @dataclass(frozen=True)
@@ -183,7 +199,7 @@ class Adapters:
         rows = self._rows.get(name)
         return weight if rows is None else weight[rows.start : rows.stop]
 
-    def confine(self, closed: Mapping[str, Tensor]) -> None:
+    def close(self, closed: Mapping[str, Tensor]) -> None:
         """Close directions of some layers' inputs: ``down`` is orthogonal to them from now on.
 
         Args:
@@ -193,9 +209,9 @@ class Adapters:
         for name in self._layers:
             if name in closed:
                 self._closed[name] = closed[name]
-        self.follow()
+        self.project_out()
 
-    def follow(self) -> None:
+    def project_out(self) -> None:
         """After a step of an optimiser: take out what it moved along closed directions."""
         for name, directions in self._closed.items():
             down, _ = self._pair(name)

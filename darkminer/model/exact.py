@@ -88,7 +88,7 @@ def keep_exactly(
 ) -> None:
     """Close the directions of the kept contexts to the adapters of the cross-attention values.
 
-    Holds until the adapters are removed: :meth:`~.adapter.Adapters.confine` follows every step.
+    Holds until the adapters are removed: :meth:`~.adapter.Adapters.project_out` follows every step.
 
     Args:
         keep: contexts ``[1, L, D]``.
@@ -109,4 +109,4 @@ def keep_exactly(
             f"keep_exact: the keep prompts fill all {model.context_dim} directions of the context "
             "and leave nothing to erase with: name fewer, or lower keep_exact."
         )
-    adapters.confine(dict.fromkeys(layers, directions))
+    adapters.close(dict.fromkeys(layers, directions))

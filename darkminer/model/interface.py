@@ -42,11 +42,11 @@ class TextEncoder(Protocol):
         """Contexts ``[B, L, D]`` of B prompts whose ``*`` is ``vectors`` ``[1 or B, Din]``."""
         ...
 
-    def said(self, prompts: Sequence[str]) -> Tensor:
+    def encode(self, prompts: Sequence[str]) -> Tensor:
         """Contexts ``[B, L, D]`` of B prompts without any ``*``."""
         ...
 
-    def word(self, word: str) -> Tensor:
+    def embedding(self, word: str) -> Tensor:
         """The input vector ``[Din]`` of a one-token word."""
         ...
 

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..finite import NETWORK, VAE, Giver, finite, is_finite
 from ..rng import normal
+from ..settings import Settings, setting
 from .interface import DiffusionModel
 from .memory import in_halves
+
+
+@dataclass(frozen=True)
+class SamplingConfig(Settings):
+    """How pictures are made, by the host's own samplers and schedulers."""
+
+    steps: int = setting(50, "sampling steps of every picture", low=1)
+    cfg: float = setting(
+        7.5, "classifier-free guidance between prompt and negative; 1 is none", low=0
+    )
+    sampler: str = setting("ddim", "the host's sampler")
+    scheduler: str = setting("normal", "the host's noise schedule")
+    batch: int = setting(8, "pictures made at once; less when memory runs out", low=1)
 
 
 def seeded_noise(model: DiffusionModel, count: int, gen: torch.Generator) -> Tensor:
@@ -82,19 +97,30 @@ def _to_blame(model: DiffusionModel, context: Tensor, noise: Tensor) -> Giver:
 
 @torch.no_grad()
 def predict_each(
-    model: DiffusionModel, noisy: Tensor, timestep: Tensor, contexts: Sequence[Tensor]
+    model: DiffusionModel,
+    noisy: Tensor,
+    timestep: Tensor,
+    contexts: Sequence[Tensor],
+    *,
+    batch: int | None = None,
 ) -> Tensor:
     """The network's predictions ``[n, C, h, w]`` float32 CPU as it stands, without gradients.
 
     Args:
         noisy: ``[n, C, h, w]``; timestep: ``[n]``.
         contexts: n contexts ``[L_i, D]``; their lengths may differ.
+        batch: rows per pass at the most; None: as many as pictures are made at once.
     """
     answers = torch.empty_like(noisy, dtype=torch.float32, device="cpu")
-    for rows, context, (x, t) in alike(contexts, noisy, timestep, batch=model.batch):
+    for rows, context, (x, t) in alike(contexts, noisy, timestep, batch=batch or model.batch):
         asked = (part.to(model.device) for part in (x, t, context))
         answers[rows] = model.denoise(*asked).float().cpu()
     return finite(answers, NETWORK, "predictions")
+
+
+def draw_images(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor) -> Tensor:
+    """One picture per context, ``[n, H, W, 3]`` in 0..1; arguments as of :func:`sample_each`."""
+    return decode_all(model, sample_each(model, contexts, noise))
 
 
 def pictures_each(

@@ -12,7 +12,8 @@ from .. import inputs, sockets
 from ..erase.erasing import text_space
 from ..erase.stages import stage
 from ..erase.verify import encoder, encoder_inputs
-from ..host.run import Progress, named
+from ..fields import named
+from ..host.run import Progress
 from ..host.session import context_of
 from ..watched import WatchesEncoder
 
@@ -92,7 +93,7 @@ class AttackErasure(WatchesEncoder):
                 sampling=inputs.sampling_config(
                     sampling_steps, cfg, sampler_name, scheduler, batch_size
                 ),
-                config=inputs.preset_config("fast").circumvent, seed=seed, lora=lora,
+                config=inputs.preset_config("fast").lora, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 text = text_space(clip, pool, split_words(exclude_words)) if clip else None
                 verdict = attack_verdict(

@@ -8,7 +8,8 @@ from comfy_api.latest import io
 
 from ...darkminer.method.words import split_words
 from .. import inputs, sockets
-from ..host.run import Progress, named
+from ..fields import named
+from ..host.run import Progress
 from ..host.session import training_session
 from ..host.text import conditioning
 from ..watched import WatchesEncoder

@@ -7,9 +7,11 @@ from dataclasses import asdict
 from comfy_api.latest import io
 
 from ...darkminer.method.chase import chase
+from ...darkminer.method.retain import Retain
 from ...darkminer.method.words import split_words
 from .. import inputs, sockets
-from ..host.run import Progress, named
+from ..fields import named
+from ..host.run import Progress
 from ..host.session import context_of
 from .circumvent import training_output, training_outputs
 from .erasing import lora_of, text_space
@@ -62,7 +64,7 @@ class DarkMinerChase(io.ComfyNode):
     ):  # fmt: skip
         with named(NODE):
             preset = inputs.preset_config("fast")
-            start = inputs.circumvent_config(preset.start, rank, layers=layers)
+            new = inputs.lora_config(preset.lora, rank, layers)
             config = inputs.chase_config(preset.chase, steps, learning_rate, tokens)
             sampling = inputs.sampling_config(
                 sampling_steps, cfg, sampler_name, scheduler, batch_size
@@ -70,19 +72,23 @@ class DarkMinerChase(io.ComfyNode):
             kept = inputs.keep_contexts(keep, NODE)
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool, sampling=sampling,
-                config=start, seed=seed, lora=lora,
+                config=new, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 text = text_space(clip, pool, split_words(exclude_words)) if clip else None
                 done = chase(
                     session, adapters, embeddings, pool, context_of(anchor, NODE, "anchor"),
-                    config, start, seed=seed, text=text, bank=bank,
-                    keep=kept, report=Progress(),
+                    config, seed=seed, text=text, retain=Retain(preset.retain, bank, kept),
+                    report=Progress(),
                 )  # fmt: skip
                 origin = stage_origin(
                     NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
                     keep=kept, lora=lora, exclude=split_words(exclude_words),
                 )  # fmt: skip
-                settings = {"start": asdict(start), "chase": asdict(config)}
+                settings = {
+                    "chase": asdict(config),
+                    "lora": asdict(new),
+                    "retain": asdict(preset.retain),
+                }
                 trained = lora_of(
                     session, adapters.state(), done.embeddings, settings, seed, origin
                 )  # fmt: skip

@@ -9,11 +9,14 @@ import torch
 from comfy_api.latest import io
 
 from ...darkminer.files.lora_file import LoraDict
-from ...darkminer.method.circumvent import CircumventResult, circumvent
-from ...darkminer.method.outcome import is_empty, nothing_found
+from ...darkminer.files.lora_outcome import is_empty
+from ...darkminer.method.circumvent import TrainResult, circumvent
+from ...darkminer.method.outcome import nothing_found
+from ...darkminer.method.retain import Retain
 from .. import inputs, sockets
+from ..fields import named
 from ..host.lora import apply_lora
-from ..host.run import Progress, named
+from ..host.run import Progress
 from ..host.session import context_of
 from .erasing import lora_of
 from .origin import stage_origin
@@ -68,29 +71,31 @@ class CircumventLoRA(io.ComfyNode):
         with named(NODE):
             chosen = inputs.preset_config(preset)
             base = chosen.circumvent if embeddings.round else chosen.start
-            config = inputs.circumvent_config(
-                base, rank, steps, learning_rate, r, alpha_c, alpha_p, layers
-            )
+            config = inputs.circumvent_config(base, steps, learning_rate, r, alpha_c, alpha_p)
+            new = inputs.lora_config(chosen.lora, rank, layers)
             sampling = inputs.sampling_config(
                 sampling_steps, cfg, sampler_name, scheduler, batch_size
             )
             kept = inputs.keep_contexts(keep, NODE)
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool, sampling=sampling,
-                config=config, seed=seed, lora=lora,
+                config=new, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 if nothing_found(embeddings):  # Round: Close then wants a LoRA all the same
-                    done = CircumventResult(embeddings, [])
+                    done = TrainResult(embeddings, [])
                 else:
                     done = circumvent(
                         session, adapters, embeddings, context_of(anchor, NODE, "anchor"), config,
-                        seed=seed, keep=kept, bank=bank, report=Progress(),
+                        seed=seed, retain=Retain(chosen.retain, bank, kept), report=Progress(),
                     )  # fmt: skip
                 origin = stage_origin(
                     NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
                     keep=kept, lora=lora,
                 )  # fmt: skip
-                settings = {"circumvent" if embeddings.round else "start": asdict(config)}
+                settings = {
+                    "circumvent" if embeddings.round else "start": asdict(config),
+                    "lora": asdict(new), "retain": asdict(chosen.retain),
+                }  # fmt: skip
                 trained = lora_of(
                     session, adapters.state(), done.embeddings, settings, seed, origin
                 )  # fmt: skip
@@ -109,7 +114,7 @@ def training_outputs() -> list:
     ]
 
 
-def training_output(model: Any, trained: LoraDict, done: CircumventResult) -> io.NodeOutput:
+def training_output(model: Any, trained: LoraDict, done: TrainResult) -> io.NodeOutput:
     """The values of :func:`training_outputs`."""
     loss = {"loss": [torch.tensor(v) for v in done.losses]}
     erased = model if is_empty(trained) else apply_lora(model, trained)

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...darkminer.files.lora_file import combine
 from .. import sockets
-from ..host.run import named
+from ..fields import named
 
 NODE = "CombineErasures"
 LORAS = ("lora_1", "lora_2", "lora_3", "lora_4")

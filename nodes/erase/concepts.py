@@ -8,13 +8,14 @@ from ...darkminer.config import EraseConfig
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.files.lora_file import combine
 from ...darkminer.files.lora_metadata import Origin
+from ...darkminer.files.lora_outcome import is_empty
 from ...darkminer.method.image_pool import concept_prompt
-from ...darkminer.method.outcome import is_empty
 from ...darkminer.method.words import split_words
 from .. import inputs, sockets
 from ..checks import accepted
+from ..fields import named
 from ..host.lora import apply_lora
-from ..host.run import Progress, named
+from ..host.run import Progress
 from ..watched import WatchesEncoder
 from .erasing import run_erasure
 from .image_pool import made, picture_inputs

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...darkminer.method.words import split_words
 from .. import inputs, sockets
-from ..host.run import named
+from ..fields import named
 from ..host.training import training_mode
 from .erasing import concept_contexts
 

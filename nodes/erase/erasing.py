@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...darkminer.config import BankConfig, EraseConfig, SamplingConfig
+from ...darkminer.config import EraseConfig
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.files.lora_file import LoraDict, to_state_dict
 from ...darkminer.files.lora_metadata import Origin, metadata
-from ...darkminer.method.bank import build_bank, vocabulary_prompts
+from ...darkminer.files.lora_outcome import with_outcome
+from ...darkminer.method.bank import BankConfig, build_bank, vocabulary_prompts
 from ...darkminer.method.image_pool import check_pool
 from ...darkminer.method.loop import Erasure, erase
-from ...darkminer.method.outcome import with_outcome
 from ...darkminer.method.text_start import (
     concept_prompts,
     subject_prompts,
@@ -31,8 +31,9 @@ from ...darkminer.method.text_start import (
 )
 from ...darkminer.model.adapter import AdapterState
 from ...darkminer.model.interface import DiffusionModel, ImageEncoder, TextSpace
+from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.rng import generator
-from ...darkminer.types import EmbeddingPool, ImagePool, KeepBank, Report, silent
+from ...darkminer.types import EmbeddingPool, ImagePool, Report, RetainSet, silent
 from ..host.session import context_of, training_session
 from ..host.text import TextEncoder, conditioning, contexts, speaks, vocabulary
 from .continuing import first_embeddings, without_opening
@@ -65,7 +66,7 @@ def concept_contexts(
         exclude: words that no prompt may hold.
     """
     template = pool_template(pool)
-    templates = text_templates(config, template)
+    templates = text_templates(template)
     alone = {concept_prompts(pool.concept, [t])[0]: t for t in templates}
     words = words_left(clip, pool, exclude)
     order = torch.randperm(len(words), generator=generator(seed, 0, "text.words")).tolist()
@@ -80,13 +81,13 @@ def concept_contexts(
     )  # fmt: skip
 
 
-def bank_config(config: BankConfig, template: str) -> BankConfig:
+def bank_templates(template: str) -> tuple[str, ...]:
     """The bank's prompt patterns in the words of the pool's own template ("a * photo")."""
     in_place = template.replace("*", "{w}")
     plain = without_concept(template)
     article, _, noun = plain.rpartition(" ")
     noun_of = f"{article} {{w}} {noun} of a {{v}}".strip()
-    return replace(config, templates=("a {w}", in_place, f"{plain} of a {{w}}", noun_of, noun_of))
+    return ("a {w}", in_place, f"{plain} of a {{w}}", noun_of, noun_of)
 
 
 def text_space(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> TextSpace | None:
@@ -112,7 +113,7 @@ def vocabulary_bank(
     exclude: Sequence[str],
     seed: int,
     report: Report = silent,
-) -> KeepBank | None:
+) -> RetainSet | None:
     """The keep bank from the CLIP's own vocabulary; None when its size is 0.
 
     Args:
@@ -123,7 +124,7 @@ def vocabulary_bank(
     if config.size == 0:
         return None
     words = words_left(clip, pool, exclude)
-    prompts = vocabulary_prompts(words, bank_config(config, template), seed=seed)
+    prompts = vocabulary_prompts(words, bank_templates(template), config.size, seed=seed)
     prompts = list(dict.fromkeys([*always, *prompts]))
     return build_bank(
         model, encode, prompts, contexts(clip, prompts), pool, config, seed=seed,
@@ -131,9 +132,9 @@ def vocabulary_bank(
     )  # fmt: skip
 
 
-def text_templates(config: EraseConfig, template: str) -> tuple[str, ...]:
-    """Templates of the text start: the preset's short ones and the pool's own."""
-    return tuple(dict.fromkeys((*config.text_templates[:2], template)))
+def text_templates(template: str) -> tuple[str, ...]:
+    """Templates of the text start: two short ones and the pool's own."""
+    return tuple(dict.fromkeys(("*", "a *", template)))
 
 
 def pool_template(pool: ImagePool) -> str:
@@ -188,7 +189,7 @@ def run_erasure(
         model, anchor=anchor_cond, negative=negative_cond, sampling=sampling,
         latent_size=pool.latent_size, vae=vae,
     ) as session:  # fmt: skip
-        check_pool(pool, config.mine.images if config.max_rounds else 1, session)
+        check_pool(pool, config.mine.k, session)
         anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
         start = first_embeddings(
             embeddings, config,
@@ -211,7 +212,9 @@ def run_erasure(
         )  # fmt: skip
         lora = lora_of(session, done.adapters, done.embeddings, config, seed, origin)
     log.info("%s", done.outcome.words)
-    return done, with_outcome(lora, done.embeddings, done.outcome)
+    return done, with_outcome(
+        lora, done.embeddings, empty=done.outcome.empty, words=done.outcome.words
+    )
 
 
 def lora_of(

@@ -10,16 +10,17 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...darkminer.config import SamplingConfig
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.method.image_pool import build_pool, concept_prompt
+from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.types import ImagePool, Report
 from .. import inputs, sockets
 from ..checks import accepted, check_text
+from ..fields import named
 from ..host.fingerprint import fingerprint, latent_format
 from ..host.folders import folder_stamp, picture_folder, read_folder
 from ..host.lora import model_family
-from ..host.run import Progress, named
+from ..host.run import Progress
 from ..host.session import context_of, encode_images, latent_size, training_session
 from ..host.text import conditioning
 from ..host.training import training_mode

@@ -14,8 +14,9 @@ from ...darkminer.model.adapter import AdapterState
 from .. import inputs, sockets
 from ..agreement import check_bank
 from ..checks import accepted
+from ..fields import named
 from ..host.lora import apply_lora, state_of
-from ..host.run import Progress, named
+from ..host.run import Progress
 from ..watched import WatchesEncoder
 from .continuing import OPENINGS, check_continued, continuing_inputs, opens
 from .erasing import run_erasure
@@ -201,10 +202,11 @@ def changed_config(
     **_: object,  # the keep conditionings
 ) -> EraseConfig:
     """A preset with what the user changed on the node (0 and empty mean the preset's value)."""
-    more = (rank, circumvent_steps, circumvent_learning_rate, r, alpha_c, alpha_p, layers)
+    more = (circumvent_steps, circumvent_learning_rate, r, alpha_c, alpha_p)
     return replace(
         base,
         max_rounds=max_rounds or base.max_rounds,
+        lora=inputs.lora_config(base.lora, rank, layers),
         mine=inputs.mine_config(base.mine, length, mine_steps, mine_learning_rate, count),
         verify=verify_config(base.verify, threshold, 0, against),
         circumvent=inputs.circumvent_config(base.circumvent, *more),
@@ -216,8 +218,4 @@ def changed_config(
 
 def continuing(config: EraseConfig, state: AdapterState, model: Any) -> EraseConfig:
     """The settings with rank, alpha and layers of the LoRA that is continued."""
-    return replace(
-        config,
-        circumvent=as_continued(config.circumvent, state, model),
-        start=as_continued(config.start, state, model),
-    )
+    return replace(config, lora=as_continued(config.lora, state, model))

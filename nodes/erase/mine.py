@@ -9,8 +9,9 @@ from ...darkminer.method.mine import mine
 from ...darkminer.method.words import split_words
 from ...darkminer.types import EmbeddingPool
 from .. import inputs, sockets
+from ..fields import named
 from ..host.predict import has_frames
-from ..host.run import Progress, named
+from ..host.run import Progress
 from ..host.session import context_of
 from .erasing import text_space
 from .mined import as_conditioning
@@ -87,7 +88,7 @@ class MineEmbedding(io.ComfyNode):
         embeddings = embeddings or EmbeddingPool(concept=pool.concept)
         with named(NODE), stage(
             model, node=NODE, anchor=anchor, pool=pool, sampling=inputs.NO_PICTURES,
-            config=chosen.circumvent, seed=seed, lora=lora,
+            config=chosen.lora, seed=seed, lora=lora,
         ) as (session, _):  # fmt: skip
             text = text_space(clip, pool, split_words(exclude_words)) if clip else None
             found = mine(

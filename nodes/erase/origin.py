@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...darkminer.config import SamplingConfig
 from ...darkminer.files.lora_metadata import Origin
-from ...darkminer.types import ImagePool, KeepBank
+from ...darkminer.model.sampling import SamplingConfig
+from ...darkminer.types import ImagePool, RetainSet
 
 _SAMPLE = 256  # values that are looked at of each weight
 
@@ -23,7 +23,7 @@ def stage_origin(
     anchor: Sequence[Any],
     negative: Sequence[Any] | None,
     sampling: SamplingConfig,
-    bank: KeepBank | None,
+    bank: RetainSet | None,
     keep: Iterable[Tensor],
     lora: Any,
     exclude: Sequence[str] = (),

@@ -18,8 +18,8 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import GraphBuilder, is_link
 
 from ...darkminer.errors import DarkMinerError
-from ...darkminer.files.lora_file import LoraDict
-from ...darkminer.method.outcome import is_empty, nothing_found, outcome_of, with_outcome
+from ...darkminer.files.lora_outcome import is_empty, with_outcome
+from ...darkminer.method.outcome import nothing_found, outcome_of
 from ...darkminer.types import EmbeddingPool
 from .. import sockets
 
@@ -152,8 +152,8 @@ class DarkMinerRoundClose(io.ComfyNode):
         log.info("%s: %s", CLOSE, outcome.words)
         rounds = round.done if round.last else round.done + 1
         return io.NodeOutput(
-            with_outcome(LoraDict(made, getattr(made, "metadata", {})), found, outcome), found,
-            rounds, score, outcome.words,
+            with_outcome(made, found, empty=outcome.empty, words=outcome.words), found, rounds,
+            score, outcome.words,
         )  # fmt: skip
 
 

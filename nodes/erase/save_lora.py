@@ -7,10 +7,11 @@ from comfy_api.latest import io
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.files.lora_check import lora_layers
 from ...darkminer.files.lora_file import LoraDict, for_diffusers, save_lora
+from ...darkminer.files.lora_outcome import require_work
 from ...darkminer.files.names import CONCEPT, checked_prefix, file_stem
-from ...darkminer.method.outcome import require_work
 from .. import sockets
-from ..host.run import named, output_file, save_picture, workflow_metadata
+from ..fields import named
+from ..host.run import output_file, save_picture, workflow_metadata
 
 NODE = "SaveErasureLoRA"
 

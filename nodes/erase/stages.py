@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ...darkminer.config import CircumventConfig, SamplingConfig
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.method.image_pool import check_origin
 from ...darkminer.method.loop import new_adapters
-from ...darkminer.model.adapter import Adapters, AdapterState
+from ...darkminer.model.adapter import Adapters, AdapterState, LoraConfig
 from ...darkminer.model.interface import DiffusionModel
 from ...darkminer.model.layers import layers_of
+from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.types import ImagePool
+from ..fields import named
 from ..host.lora import state_of
-from ..host.run import named
 from ..host.session import Conditioning, training_session
 
 
@@ -28,7 +28,7 @@ def stage(
     anchor: Conditioning,
     pool: ImagePool,
     sampling: SamplingConfig,
-    config: CircumventConfig,
+    config: LoraConfig,
     seed: int,
     lora: Any = None,
     negative: Conditioning | None = None,
@@ -51,8 +51,8 @@ def stage(
         yield session, adapters
 
 
-def as_continued(config: CircumventConfig, state: AdapterState, model: Any) -> CircumventConfig:
-    """The settings with rank, alpha and layers of the LoRA that is continued."""
+def as_continued(config: LoraConfig, state: AdapterState, model: Any) -> LoraConfig:
+    """The settings, with rank, alpha and layers of the LoRA that is continued."""
     layers = layers_of(state.up, model.model.diffusion_model)
     return replace(config, rank=state.rank, alpha=state.alpha, layers=layers)
 

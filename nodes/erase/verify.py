@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ...darkminer.config import AGAINST, PAPER, VerifyConfig, override
+from ...darkminer.config import PAPER
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.image_encoder import open_clip_encoder
-from ...darkminer.method.verify import verify
+from ...darkminer.method.verify import AGAINST, VerifyConfig, verify
 from .. import inputs, sockets
 from ..checks import accepted
-from ..host.run import Progress, named, stop_if_asked
+from ..fields import named
+from ..host.run import Progress, stop_if_asked
 from ..host.session import context_of
 from ..host.vision import vision_encoder
 from ..watched import WatchesEncoder
@@ -65,7 +66,7 @@ def verify_config(
     """Verification's settings with what the user changed (empty and 0 mean the preset's)."""
     if threshold.strip():
         base = replace(base, threshold=threshold_of(threshold))
-    return override(base, draws=draws, against=inputs.unless_preset(against))
+    return inputs.override(base, draws=draws, against=inputs.unless_preset(against))
 
 
 def threshold_of(text: str) -> float | str:
@@ -155,7 +156,7 @@ class VerifyDeltaCLIP(WatchesEncoder):
                 sampling=inputs.sampling_config(
                     sampling_steps, cfg, sampler_name, scheduler, batch_size
                 ),
-                config=chosen.circumvent, seed=seed, lora=lora,
+                config=chosen.lora, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 check_width(session, mined, NODE, "mined")
                 verdict = verify(

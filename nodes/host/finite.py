@@ -9,9 +9,9 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...darkminer.config import SamplingConfig
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.finite import VAE, Giver, finite, is_finite
+from ...darkminer.model.sampling import SamplingConfig
 
 
 def check_levels(patcher: Any, config: SamplingConfig) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,8 @@ import numpy as np
 from comfy.cli_args import args
 from PIL import Image
 
-from ...darkminer.errors import DarkMinerError, DivergedError, SettingError, can_be_written
+from ...darkminer.errors import DarkMinerError
 from ...darkminer.types import StepReport
-from ..fields import sentence
 
 SAMPLERS: list[str] = list(comfy.samplers.KSampler.SAMPLERS)
 SCHEDULERS: list[str] = list(comfy.samplers.KSampler.SCHEDULERS)
@@ -62,32 +59,6 @@ def _row(images) -> Image.Image:  # [B, H, W, 3] in 0..1
 def stop_if_asked() -> None:
     """Raise what the host raises where its stop button was pressed."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-
-
-@contextmanager
-def named(node: str) -> Iterator[None]:
-    """Put the node's name in front of what the method has to say.
-
-    The host logs an error with all that led to it; where that holds what no log can write, only the
-    node's own sentence is handed on.
-    """
-    try:
-        yield
-    except SettingError as error:
-        raise DarkMinerError(f"{node}: {sentence(node, error)}") from error
-    except DarkMinerError as error:
-        text, plain = str(error), can_be_written(error)
-        if text.startswith(node) and plain:
-            raise
-        said = text if text.startswith(node) else f"{node}: {text}"
-        raise DarkMinerError(said) from (error if plain else None)
-    except DivergedError as error:
-        error.args = (f"{node}: {error}",)
-        raise
-    except Exception as error:
-        if can_be_written(error):
-            raise
-        raise DarkMinerError(f"{node}: {error}") from None
 
 
 def output_file(prefix: str) -> Path:

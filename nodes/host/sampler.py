@@ -13,8 +13,8 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...darkminer.config import SamplingConfig
 from ...darkminer.model.interface import Sampler
+from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.rng import seed_from
 from .predict import masked
 

@@ -16,11 +16,11 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...darkminer.config import SamplingConfig
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.finite import TEXT_ENCODER, VAE, finite
 from ...darkminer.model.interface import DiffusionModel
 from ...darkminer.model.memory import Memory
+from ...darkminer.model.sampling import SamplingConfig
 from .carry import carry, check_carried, check_prompt, settle
 from .copy import WholePatcher, training_copy
 from .fingerprint import fingerprint, latent_format

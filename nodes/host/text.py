@@ -152,7 +152,7 @@ class TextEncoder:
             raise DarkMinerError(f"{word!r} is not one token of this CLIP: choose a simpler word.")
         return chunk[1][0]
 
-    def word(self, word: str) -> Tensor:
+    def embedding(self, word: str) -> Tensor:
         """The input vector ``[Din]`` of a one-token word.
 
         Raises:
@@ -161,7 +161,7 @@ class TextEncoder:
         found = [self._tables[name][self._only(name, word)] for name in self._parts]
         return torch.cat(found).detach().float().clone()
 
-    def said(self, prompts: Sequence[str]) -> Tensor:
+    def encode(self, prompts: Sequence[str]) -> Tensor:
         """Contexts ``[B, L, D]`` of B prompts as they are."""
         return self._encode([self._tokens(prompt) for prompt in prompts])
 

@@ -18,7 +18,7 @@ def gallery(hosted):
 
 
 def pool(gallery, sampler, batch):
-    from dark_miner.darkminer.config import SamplingConfig
+    from dark_miner.darkminer.model.sampling import SamplingConfig
     from dark_miner.nodes.erase.image_pool import made
 
     model, clip, vae, _ = gallery
@@ -86,8 +86,7 @@ def test_a_sampler_of_another_pack_makes_its_pictures_one_by_one(gallery, monkey
 def test_samplers_that_add_nothing_are_called_as_ever(gallery):
     """Bit for bit what the host's own call gives, in one batch."""
     import comfy.sample
-    from dark_miner.darkminer.config import SamplingConfig
-    from dark_miner.darkminer.model.sampling import seeded_noise
+    from dark_miner.darkminer.model.sampling import SamplingConfig, seeded_noise
     from dark_miner.darkminer.rng import generator
     from dark_miner.nodes.host.session import context_of, training_session
     from dark_miner.nodes.host.text import conditioning

@@ -59,7 +59,7 @@ def sockets(hosted):
             latents, images, "ink", "a ink drawing", 0, "", template="a * drawing"
         ),
         "DARKMINER_EMBEDDINGS": types.EmbeddingPool((found,), concept="ink"),
-        "DARKMINER_BANK": types.KeepBank(
+        "DARKMINER_BANK": types.RetainSet(
             torch.zeros(2, 3, width), torch.zeros(2, 1, 8, 8, 8), ("a", "b")
         ),
         "DARKMINER_ROUND": pack("nodes.erase.rounds").RoundState(
@@ -233,7 +233,7 @@ def test_prompts_bank_and_embeddings_of_another_width_or_size_are_refused(nodes,
     given = good(node, sockets)
     wide = types.EmbeddingPool((types.MinedEmbedding(torch.zeros(3, 7), 0),), concept="ink")
     bank = sockets["DARKMINER_BANK"]
-    large = types.KeepBank(bank.contexts, torch.zeros(2, 1, 8, 16, 16), bank.prompts)
+    large = types.RetainSet(bank.contexts, torch.zeros(2, 1, 8, 16, 16), bank.prompts)
     for change, words in (
         ({"embeddings": wide}, "embeddings is 7 wide"),
         ({"keep_2": [[ONE, {}]]}, "keep_2 is 4 wide"),

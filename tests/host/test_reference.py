@@ -19,7 +19,7 @@ def world(hosted):
     """A training session on the gallery's model, and the reference with the same weights."""
     import comfy.utils
     from dark_miner.benchmarks.reference import Reference, unet_from_ldm
-    from dark_miner.darkminer.config import SamplingConfig
+    from dark_miner.darkminer.model.sampling import SamplingConfig
     from dark_miner.demo.models import UNET, load_demo_models
     from dark_miner.nodes.host.session import context_of, training_session
     from dark_miner.nodes.host.text import conditioning

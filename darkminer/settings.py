@@ -1,0 +1,205 @@
+"""Settings that know their own rules: each field carries its meaning, its range and its kind.
+
+A stage's settings are a frozen dataclass derived from :class:`Settings`, written beside the stage.
+What a field may be is said once, where it is declared; errors, the Settings node and the command
+lines of the benchmarks read it from there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .errors import SettingError
+
+S = TypeVar("S", bound="Settings")
+NONE = "none"
+"""How a text says an empty list, or no limit."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting means and may be.
+
+    Attributes:
+        about: one sentence, with the unit.
+        low, high: bounds that are allowed themselves; above: one that is not.
+        choices: the values there are, of a word or of each item of a list.
+    """
+
+    about: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What a value must be, in words."""
+        if self.choices:
+            return " or ".join(f'"{c}"' for c in self.choices)
+        if self.high is not None:
+            return f"between {self.low:g} and {self.high:g}"
+        if self.above is not None:
+            return f"above {self.above:g}"
+        return f"at least {self.low:g}" if self.low is not None else "set"
+
+    def allows(self, value: Any) -> bool:
+        """Whether a single value is within bounds and choices."""
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, (bool, str)) or value is None:
+            return True
+        return (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+        )
+
+
+def setting(
+    default: Any,
+    about: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A field of a :class:`Settings` dataclass with its :class:`Rule`."""
+    rule = Rule(about, low, high, above, choices)
+    return field(default=default, metadata={"rule": rule})
+
+
+def stage(kind: type[Settings], about: str) -> Any:
+    """A field that holds the settings of a stage."""
+    return field(default_factory=kind, metadata={"stage": about})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checks every field when made.
+
+    Raises:
+        SettingError: names the dataclass and the field, and says what it must be.
+    """
+
+    def __post_init__(self) -> None:
+        for name, rule in rules(type(self)).items():
+            value = getattr(self, name)
+            items = value if isinstance(value, tuple) else (value,)
+            try:
+                good = all(rule.allows(item) for item in items)
+            except TypeError:  # a word where a number is compared with its bounds
+                good = False
+            if not good:
+                raise SettingError(f"{type(self).__name__}.{name}", value, _said(rule, value))
+
+    def require(self, ok: bool, name: str, rule: str) -> None:
+        """Refuse a field that does not go with another one."""
+        if not ok:
+            raise SettingError(f"{type(self).__name__}.{name}", getattr(self, name), rule)
+
+
+def _said(rule: Rule, value: Any) -> str:
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return rule.words if finite else f"finite and {rule.words}"
+
+
+def rules(kind: type[Settings]) -> dict[str, Rule]:
+    """Name of each field -> its rule; stages are left out."""
+    return {f.name: f.metadata["rule"] for f in fields(kind) if "rule" in f.metadata}
+
+
+def stages(kind: type[Settings]) -> dict[str, str]:
+    """Name of each stage -> what it is."""
+    return {f.name: f.metadata["stage"] for f in fields(kind) if "stage" in f.metadata}
+
+
+def changed(settings: S, place: str, text: str) -> S:
+    """Settings with one of them read from a text.
+
+    Args:
+        place: its name, after its stage's and a dot where it has one, e.g. ``"chase.eta"``.
+        text: the value, e.g. ``"2.5"``, ``"adam"``, ``"on"``, ``"1, 4, 16"`` or ``"none"``.
+
+    Raises:
+        SettingError: if there is no such setting, or it cannot be that.
+    """
+    owner, _, name = place.rpartition(".")
+    part = getattr(settings, owner, None) if owner else settings
+    if not isinstance(part, Settings) or name not in rules(type(part)):
+        raise SettingError(place, text, "a setting there is, such as chase.eta")
+    value = _read(type(part), name, text.strip())
+    if part is settings:
+        return replace(settings, **{name: value})
+    return replace(settings, **{owner: replace(part, **{name: value})})
+
+
+def written(value: Any) -> str:
+    """A value as :func:`changed` reads it."""
+    if isinstance(value, tuple):
+        return ", ".join(map(written, value)) or NONE
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read(kind: type[Settings], name: str, text: str) -> Any:
+    hint = get_type_hints(kind)[name]
+    for option in _options(hint):
+        try:
+            return _as(option, text)
+        except ValueError:
+            continue
+    words = " or ".join(dict.fromkeys(_called(option) for option in _options(hint)))
+    rule = rules(kind)[name].words
+    raise SettingError(
+        f"{kind.__name__}.{name}", text, rule if rule == words else f"{words}, {rule}"
+    )
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _as(hint: Any, text: str) -> Any:
+    """Raises ValueError where ``text`` is no ``hint``."""
+    if hint is type(None):
+        return _chosen(text, {NONE: None})
+    if hint is bool:
+        return _chosen(text, {"on": True, "off": False, "true": True, "false": False})
+    if get_origin(hint) is Literal:
+        return _chosen(text, {choice: choice for choice in get_args(hint)})
+    if get_origin(hint) is tuple:
+        items = [t.strip(" \"'") for t in text.strip("[]()").split(",")]
+        items = [t for t in items if t and t.lower() != NONE]
+        return tuple(_as(get_args(hint)[0], item) for item in items)
+    if hint is str:
+        return text
+    number = json.loads(text)
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise ValueError(text)
+    if hint is int and number != int(number):
+        raise ValueError(text)
+    return hint(number)
+
+
+def _chosen(text: str, choices: dict[str, Any]) -> Any:
+    if text.lower() not in {c.lower() for c in choices}:
+        raise ValueError(text)
+    return next(value for choice, value in choices.items() if choice.lower() == text.lower())
+
+
+def _called(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{c}"' for c in get_args(hint))
+    if get_origin(hint) is tuple:
+        return "a list"
+    return {type(None): f'"{NONE}"', bool: '"on" or "off"', int: "a whole number"}.get(
+        hint, "a number"
+    )
