@@ -24,7 +24,7 @@ from ..rng import generator
 from ..settings import setting
 from ..types import EmbeddingPool, ImagePool, MinedEmbedding, Report, silent
 from .attackers import Adversary, Attacker, start_attackers
-from .chase_pictures import Answered, ChasePictures, Row
+from .chase_pictures import ChasePictures, PictureRow, TeacherDraws
 from .circumvent import TrainResult, with_pictures
 from .engine import Targets, Trainer, join
 from .image_pool import check_pool
@@ -117,7 +117,7 @@ def chase(
     embeddings = with_pictures(model, adapters, embeddings, config.images, seed=seed, report=report)
     round_ = embeddings.round
     gen = generator(seed, round_, "chase")
-    scene = _Scene(model, adapters, embeddings, pool, anchor, config, text, gen)
+    attack = _Attack(model, adapters, embeddings, pool, anchor, config, text, gen)
     kept = [
         Retained(
             model, adapters, entries, weight, uniform, retain.config,
@@ -126,27 +126,27 @@ def chase(
         for name, entries, weight, uniform in retain.sets(model, adapters, seed)
     ]  # fmt: skip
     if retain.bank is not None and len(retain.bank):
-        scene.add_unrelated(retain.bank.contexts)
-    scene.start()
+        attack.add_unrelated(retain.bank.contexts)
+    attack.start()
     reach = reachable_norm(anchor, embeddings.text_tokens())
     trainer = Trainer(model, adapters, config, stage="chase", round_=round_, report=report)
     for step in range(config.steps):
-        rows = scene.rows()
+        rows = attack.rows()
         retained = [entries.targets(step, gen) for entries in kept]
-        unrelated = scene.unrelated_targets()
+        unrelated = attack.unrelated_targets()
         moves = trainer.step(
-            lambda rows=rows, retained=retained, unrelated=unrelated: scene.targets(
+            lambda rows=rows, retained=retained, unrelated=unrelated: attack.targets(
                 rows, retained, unrelated
             ),
-            lambda answers, rows=rows: scene.mining_gradients(answers, rows),
+            lambda answers, rows=rows: attack.mining_gradients(answers, rows),
         )
-        for attacker, gradient in zip(scene.attackers, moves, strict=True):
+        for attacker, gradient in zip(attack.attackers, moves, strict=True):
             attacker.step(gradient, reach)
     losses = trainer.losses()
-    return TrainResult(scene.remembered(embeddings, pool), losses)
+    return TrainResult(attack.remembered(embeddings, pool), losses)
 
 
-class _Scene:
+class _Attack:
     """Attackers, and the pictures they are seen on."""
 
     def __init__(
@@ -168,7 +168,7 @@ class _Scene:
             anchor_eta=config.anchor_eta,
         )  # fmt: skip
         self._repeats = bool(context_layers(model, adapters.names))
-        self._unrelated: Answered | None = None
+        self._unrelated: TeacherDraws | None = None
         self._unrelated_contexts: Sequence[Tensor] = ()
         self._past: list[Adversary] = []
         self.attackers: list[Attacker] = []
@@ -189,11 +189,11 @@ class _Scene:
             device=self._model.device, gen=self._gen,
         )  # fmt: skip
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[PictureRow]:
         """What is erased in one step: attackers first, ``config.batch`` rows each, in order."""
         config, gen, past = self._config, self._gen, self._past
         past += [end for a in self.attackers if (end := a.tick()) is not None]
-        rows: list[Row] = []
+        rows: list[PictureRow] = []
         for attacker in self.attackers:
             weight = 1.0 if attacker.warm else 0.0
             rows += self.pictures.rows(attacker.adversary, config.batch, gen, weight)
@@ -225,14 +225,14 @@ class _Scene:
         ]  # fmt: skip
 
     def targets(
-        self, rows: Sequence[Row], retained: Sequence[Targets], unrelated: Sequence[Targets]
+        self, rows: Sequence[PictureRow], retained: Sequence[Targets], unrelated: Sequence[Targets]
     ) -> Targets:
         """All rows of a step: what erases shares one weighted mean, what retains has its own."""
         erasing = self._erasing(rows)
         total = sum(float(part.weight.sum()) for part in (erasing, *unrelated))
         return join([erasing.scaled(total), *retained, *(part.scaled(total) for part in unrelated)])
 
-    def _erasing(self, rows: Sequence[Row]) -> Targets:
+    def _erasing(self, rows: Sequence[PictureRow]) -> Targets:
         """The rows, contexts of one length where repeating them changes nothing."""
         contexts = [c.to(self._model.device) for c in self.pictures.contexts(rows, self._text)]
         if self._repeats:
@@ -246,7 +246,7 @@ class _Scene:
             torch.tensor([r.weight for r in rows]),
         )
 
-    def mining_gradients(self, answers: Tensor, rows: Sequence[Row]) -> Sequence[Tensor]:
+    def mining_gradients(self, answers: Tensor, rows: Sequence[PictureRow]) -> Sequence[Tensor]:
         """The gradient of each attacker's own mean mining loss (equation 5)."""
         if not self.attackers:
             return ()
@@ -259,7 +259,7 @@ class _Scene:
         """The pool with all attackers' last values as embeddings, shown on the pool's pictures."""
         ends = [*self._past, *(a.end for a in self.attackers)]
         with torch.no_grad():
-            rows = [Row(self.pictures.alone, 0, end) for end in ends]
+            rows = [PictureRow(self.pictures.alone, 0, end) for end in ends]
             contexts = self.pictures.contexts(rows, self._text)
         pictures = pool.latents[: min(len(pool), 8)]
         chased = tuple(

@@ -21,7 +21,7 @@ _SUBJECTS = 0.75  # share of a token's pictures that show a subject its prompt n
 
 
 @dataclass(frozen=True)
-class Answered:
+class TeacherDraws:
     """N noisy pictures and what is known of them, all on the CPU.
 
     Attributes:
@@ -46,10 +46,10 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """One picture of a step: under which context the student sees it, and what it counts."""
 
-    pictures: Answered
+    pictures: TeacherDraws
     index: int
     adversary: Adversary | None  # None: the concept's own context
     weight: float = 1.0
@@ -95,12 +95,12 @@ class ChasePictures:
         self.prompts = [plain, *(e.template or plain for e in subjects)]
         which = torch.randint(len(pool), (asked,), generator=gen)
         alone = torch.zeros(asked, dtype=torch.int64)
-        self.alone = self._answered(pool.latents[which], alone, self.concepts, eta, gen)
+        self.alone = self._draw(pool.latents[which], alone, self.concepts, eta, gen)
         self.subjects = self.alone
         if subjects:
             owner = torch.randint(1, len(self._entries), (asked,), generator=gen)
             pictures = torch.stack([self._entries[int(i)].picture(gen) for i in owner])
-            self.subjects = self._answered(pictures, owner, self.concepts, eta, gen)
+            self.subjects = self._draw(pictures, owner, self.concepts, eta, gen)
         self.of_anchors = self.alone
         if anchor_images:
             with adapters.off():
@@ -108,16 +108,16 @@ class ChasePictures:
             owner = torch.randint(len(made), (asked,), generator=gen)
             which = torch.randint(made.shape[1], (asked,), generator=gen)
             concepts = self.concepts if anchor_eta else None
-            self.of_anchors = self._answered(made[owner, which], owner, concepts, anchor_eta, gen)
+            self.of_anchors = self._draw(made[owner, which], owner, concepts, anchor_eta, gen)
 
-    def _answered(
+    def _draw(
         self,
         pictures: Tensor,
         owner: Tensor,
         concepts: Sequence[Tensor] | None,
         eta: float,
         gen: torch.Generator,
-    ) -> Answered:
+    ) -> TeacherDraws:
         """Noise every picture once and ask the teacher.
 
         Args:
@@ -127,10 +127,10 @@ class ChasePictures:
         made = noised(self._model, pictures, gen)
         anchor = self._ask(made.noisy, made.timestep, self.anchors, owner)
         if concepts is None:
-            return Answered(made.noisy, made.timestep, made.truth, anchor, owner)
+            return TeacherDraws(made.noisy, made.timestep, made.truth, anchor, owner)
         concept = self._ask(made.noisy, made.timestep, concepts, owner)
         answer = teacher_target(anchor, concept, eta)
-        return Answered(
+        return TeacherDraws(
             made.noisy, made.timestep, made.truth, answer, owner, concept - anchor
         )  # fmt: skip
 
@@ -140,7 +140,9 @@ class ChasePictures:
         asked = [contexts[i] for i in owner.tolist()]
         return ask_teacher(self._model, self._adapters, noisy, timestep, asked)
 
-    def unrelated(self, contexts: Sequence[Tensor], eta: float, gen: torch.Generator) -> Answered:
+    def unrelated(
+        self, contexts: Sequence[Tensor], eta: float, gen: torch.Generator
+    ) -> TeacherDraws:
         """The concept's pictures once more, each under a context that has nothing to do with it.
 
         What the student should say there is what the teacher says, less ``eta`` times what the
@@ -157,20 +159,20 @@ class ChasePictures:
 
     def rows(
         self, adversary: Adversary | None, count: int, gen: torch.Generator, weight: float = 1.0
-    ) -> list[Row]:
+    ) -> list[PictureRow]:
         """``count`` pictures of the concept under a context; a soft prompt can name no subject."""
         speaks = adversary is None or adversary.token
         named = speaks and bool(torch.rand((), generator=gen) < _SUBJECTS)
         pictures = self.subjects if named else self.alone
         chosen = torch.randint(len(pictures), (count,), generator=gen).tolist()
-        return [Row(pictures, i, adversary, weight) for i in chosen]
+        return [PictureRow(pictures, i, adversary, weight) for i in chosen]
 
-    def row_of_anchor(self, adversary: Adversary, gen: torch.Generator) -> Row:
+    def row_of_anchor(self, adversary: Adversary, gen: torch.Generator) -> PictureRow:
         """One picture of an anchor, under an attacker."""
         index = int(torch.randint(len(self.of_anchors), (), generator=gen))
-        return Row(self.of_anchors, index, adversary)
+        return PictureRow(self.of_anchors, index, adversary)
 
-    def contexts(self, rows: Sequence[Row], text: TextSpace | None) -> list[Tensor]:
+    def contexts(self, rows: Sequence[PictureRow], text: TextSpace | None) -> list[Tensor]:
         """The context ``[L, D]`` of every row; all tokens pass the text encoder together."""
         tokens = [r for r in rows if r.adversary is not None and r.adversary.token]
         encoded = iter(())

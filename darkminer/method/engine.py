@@ -263,7 +263,7 @@ class Trainer:
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss, and what ``also`` makes; leaves gradients in the adapters."""
         rows = targets()
-        answers = answered(self._model, rows)
+        answers = predict_rows(self._model, rows)
         errors = squared_error(answers, rows.answer.to(answers.device))
         loss = (rows.weight.to(errors.device) * errors).sum()
         beside = also(answers) if also is not None else ()
@@ -273,7 +273,7 @@ class Trainer:
         return loss.detach(), beside
 
 
-def answered(model: DiffusionModel, rows: Targets) -> Tensor:
+def predict_rows(model: DiffusionModel, rows: Targets) -> Tensor:
     """The network's predictions ``[B, C, h, w]`` with gradients, one pass for each length."""
     contexts = [context.to(model.device) for context in rows.contexts]
     made: list[Tensor] = [torch.empty(0)] * len(rows)

@@ -91,8 +91,8 @@ def _to_blame(model: DiffusionModel, context: Tensor, noise: Tensor) -> Giver:
     """The network, if it gives no numbers for plain noise, or else what samples with it."""
     index = torch.full((len(noise),), len(model.schedule) - 1)
     x = model.schedule.add_noise(torch.zeros_like(noise), noise, index)
-    said = model.denoise(x, model.schedule.timestep(index, x), context)
-    return model.sampled_by if is_finite(said) else NETWORK
+    made = model.denoise(x, model.schedule.timestep(index, x), context)
+    return model.sampled_by if is_finite(made) else NETWORK
 
 
 @torch.no_grad()
