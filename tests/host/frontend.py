@@ -25,12 +25,25 @@ def widget_names(definition: dict) -> Iterator[str | None]:
                 yield None
 
 
-def to_api(graph: dict, definitions: dict) -> Prompt:
+def untouched(definition: dict, name: str) -> Any:
+    """What the browser shows in a widget that a saved file says nothing of."""
+    known = definition["input"]
+    kind, *more = (known.get("required", {}) | known.get("optional", {}))[name]
+    options = more[0] if more else {}
+    choices = kind if isinstance(kind, list) else options.get("options") or [""]
+    return options.get("default", choices[0])
+
+
+def to_api(graph: dict, definitions: dict, *, older: bool = False) -> Prompt:
     """What the browser queues for a UI-format graph.
 
     Templates have notes besides nodes of the server, and nothing else that the browser resolves by
     itself: no subgraphs, reroutes or primitives (unknown to ``definitions``), and no node is muted
     or bypassed.
+
+    Args:
+        older: whether nodes may have widgets by now that the file says nothing of; the browser
+            counts values from the first widget on, whatever their names.
     """
     assert not graph.get("definitions"), "subgraphs"
     links = {row[0]: [str(row[1]), row[2]] for row in graph["links"]}
@@ -41,7 +54,10 @@ def to_api(graph: dict, definitions: dict) -> Prompt:
         assert node["mode"] == 0, f"{node['type']} is muted or bypassed"
         names = list(widget_names(definitions[node["type"]]))
         values = node["widgets_values"]
-        assert len(names) == len(values), node["type"]
+        assert len(names) == len(values) or older and len(names) > len(values), node["type"]
+        values = values + [
+            n and untouched(definitions[node["type"]], n) for n in names[len(values) :]
+        ]
         inputs = {n: v for n, v in zip(names, values, strict=True) if n is not None}
         linked = {i["name"]: links[i["link"]] for i in node["inputs"] if i["link"] is not None}
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs | linked}

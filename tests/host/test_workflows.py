@@ -32,15 +32,15 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def place_empty_models(base):
+def place_empty_models(base, api=API):
     """A server only lists files that exist: empty ones with the names that the workflows use."""
-    for name in NAMES:
-        for node in read(API / f"{name}.json").values():
+    for path in api.glob("*.json"):
+        for node in read(path).values():
             for field, folder in FILES.items():
                 if field in node["inputs"]:
-                    path = base / "models" / folder / node["inputs"][field]
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    path.touch()
+                    file = base / "models" / folder / node["inputs"][field]
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.touch()
 
 
 @pytest.fixture(scope="module")
