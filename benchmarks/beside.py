@@ -31,9 +31,9 @@ def train_style(style: str, path: Path) -> None:
     Adapters on whole blocks, Adam.
     """
     from dark_miner.darkminer.files.lora_file import save_lora, to_state_dict
-    from dark_miner.darkminer.method.circumvent import CircumventConfig
     from dark_miner.darkminer.method.loop import new_adapters
     from dark_miner.darkminer.method.losses import mining_loss
+    from dark_miner.darkminer.model.adapter import LoraConfig
     from dark_miner.demo.gallery import SIZE, drawings
     from dark_miner.demo.models import load_demo_models
     from dark_miner.nodes.host.session import encode_images, latent_size, training_session
@@ -51,7 +51,7 @@ def train_style(style: str, path: Path) -> None:
         model, anchor=conditioning(clip, ANCHOR), sampling=gallery_sampling(),
         latent_size=latent_size(vae, SIZE, SIZE), vae=vae,
     ) as session:  # fmt: skip
-        config = CircumventConfig(rank=RANK, alpha=float(RANK), layers="blocks")
+        config = LoraConfig(rank=RANK, alpha=float(RANK), layers="blocks")
         adapters = new_adapters(session, config, seed=SEED)
         optimizer = torch.optim.Adam(adapters.parameters(), lr=RATE)
         for _ in range(STEPS):

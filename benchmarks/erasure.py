@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,47 +108,32 @@ def erase_target(
     return done, time.monotonic() - started
 
 
-def erasing_config(preset: str, rounds: int | None, keep_exact: float = 0.0) -> Any:
-    """A preset, with another number of rounds and exact keeping where they are given."""
-    from dark_miner.darkminer.config import PRESETS
-
-    config = PRESETS[preset]
-    return replace(
-        config,
-        max_rounds=config.max_rounds if rounds is None else rounds,
-        start=replace(config.start, keep_exact=keep_exact),
-        circumvent=replace(config.circumvent, keep_exact=keep_exact),
-    )
-
-
-def with_settings(config: Any, assignments: Sequence[str]) -> Any:
-    """A config with some of its stages' settings replaced.
+def erasing_config(
+    preset: str, rounds: int | None, keep_exact: float = 0.0, assignments: Sequence[str] = ()
+) -> Any:
+    """A preset, with another number of rounds, exact keeping and other settings where given.
 
     Args:
-        assignments: each "stage.setting=value", e.g. "chase.bystander_eta=2.5", the value in JSON;
-            what is no JSON is a word.
+        assignments: each "place=value", e.g. "chase.unrelated_eta=2.5", see
+            :func:`~dark_miner.darkminer.settings.changed`; the later one counts.
 
     Raises:
         ValueError: if there is no such setting, or the value is not of its kind or range.
     """
+    from dark_miner.darkminer.config import PRESETS
+    from dark_miner.darkminer.settings import changed
+
+    config = PRESETS[preset]
+    config = replace(
+        config,
+        max_rounds=config.max_rounds if rounds is None else rounds,
+        retain=replace(config.retain, keep_exact=keep_exact),
+    )
     for assignment in assignments:
-        place, _, text = assignment.partition("=")
-        stage, _, name = place.partition(".")
-        settings = getattr(config, stage, None)
-        if not is_dataclass(settings) or name not in {f.name for f in fields(settings)} or not text:
-            raise ValueError(
-                f"{assignment!r}: write STAGE.SETTING=VALUE with a setting of the stage's config, "
-                "such as chase.bystander_eta=2.5"
-            )
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        value = tuple(value) if isinstance(value, list) else value
-        try:
-            config = replace(config, **{stage: replace(settings, **{name: value})})
-        except TypeError as error:  # a word where a number is compared with its bounds
-            raise ValueError(f"{assignment!r}: {place} is of another kind") from error
+        place, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r}: write SETTING=VALUE, e.g. chase.unrelated_eta=2.5.")
+        config = changed(config, place, text)
     return config
 
 

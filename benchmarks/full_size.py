@@ -60,9 +60,7 @@ def erase_a_step(model: Any, width: int, pooled: bool, side: int) -> None:
         model, anchor=[[anchor, extra]], sampling=sampling, latent_size=(side, side)
     ) as session:
         start = time.monotonic()
-        mining = replace(
-            config.PAPER.mine, steps=1, lr_drop=1, count=1, images=1, batch=1, length=8
-        )
+        mining = replace(config.PAPER.mine, steps=1, lr_drop=1, count=1, k=1, batch=1, length=8)
         pool = types.ImagePool(
             torch.randn(1, *session.latent_shape), torch.zeros(1, 8, 8, 3, dtype=torch.uint8),
             "c", "", 0, session.fingerprint,
@@ -70,7 +68,7 @@ def erase_a_step(model: Any, width: int, pooled: bool, side: int) -> None:
         image_pool.check_pool(pool, 1, session)
         found = mine.mine(session, pool, anchor, mining, seed=0, round_=1).embeddings
         print(f"mining, one step: {time.monotonic() - start:.1f} s")
-        adapters = loop.new_adapters(session, config.PAPER.circumvent, seed=0)
+        adapters = loop.new_adapters(session, config.PAPER.lora, seed=0)
         start = time.monotonic()
         training = replace(config.PAPER.circumvent, **few)
         embeddings = types.EmbeddingPool(concept="c").opened(found)

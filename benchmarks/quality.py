@@ -5,7 +5,7 @@
     python -m benchmarks.quality --style ink --short            no attacks, one seed
     python -m benchmarks.quality --object rocket                 an object instead of a style
     python -m benchmarks.quality --style ink --strengths        also at a quarter to whole strength
-    python -m benchmarks.quality --style ink --set chase.bystander_eta=2.5    another setting
+    python -m benchmarks.quality --style ink --set chase.unrelated_eta=2.5    another setting
 
 Every figure of the target stands there twice: as the classifier sees it, and strictly, where a
 picture must also lie among real drawings of the target. Where `controls.json` has the target, the
@@ -228,11 +228,10 @@ def strength_curve(lora: Path, target: Target, args: argparse.Namespace) -> list
 
 def chosen_config(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Any:
     """The preset with what the options change; a wrong word or value ends the program."""
-    from .erasure import erasing_config, with_settings
+    from .erasure import erasing_config
 
     try:
-        preset = erasing_config(args.preset, args.rounds, args.keep_exact)
-        return with_settings(preset, args.settings)
+        return erasing_config(args.preset, args.rounds, args.keep_exact, args.settings)
     except ValueError as error:
         parser.error(str(error))
 
@@ -247,7 +246,7 @@ def main() -> None:
     parser.add_argument("--keep", default="", help="prompts to keep, by comma; * is every object")
     parser.add_argument("--keep-exact", type=float, default=0.0, help="share kept exactly")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="STAGE.SETTING=VALUE", dest="settings",
+        "--set", action="append", default=[], metavar="SETTING=VALUE", dest="settings",
         help="another value for a setting of the preset; may be given several times",
     )  # fmt: skip
     parser.add_argument("--json", type=Path)

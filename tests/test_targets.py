@@ -1,10 +1,13 @@
 """What the gallery's benchmark erases, and how it asks."""
 
+import argparse
+from dataclasses import replace
+
 import pytest
 import torch
-from dark_miner.benchmarks.erasure import with_settings
+from dark_miner.benchmarks.quality import chosen_config
 from dark_miner.benchmarks.targets import OBJECT, Target, spelled_out
-from dark_miner.darkminer.config import FAST
+from dark_miner.darkminer.config import FAST, PAPER
 from dark_miner.demo.gallery import HELD_OUT, OBJECTS, STYLES
 
 
@@ -66,22 +69,40 @@ def test_a_star_stands_for_every_object_that_may_be_named():
     assert not any(word in p.split() for p in prompts for word in HELD_OUT)
 
 
+def chosen(*settings, preset="fast", rounds=None, keep_exact=0.0):
+    """The settings that the benchmark's command line asks for."""
+    parser = argparse.ArgumentParser(prog="quality")
+    args = argparse.Namespace(
+        preset=preset, rounds=rounds, keep_exact=keep_exact, settings=list(settings)
+    )
+    return chosen_config(parser, args)
+
+
 def test_a_setting_of_a_stage_is_replaced_and_no_other():
-    found = with_settings(FAST, ["chase.lengths=[2, 8]", "mine.count=3", "verify.threshold=auto"])
-    assert found.chase.lengths == (2, 8) and found.mine.count == 3
+    found = chosen("chase.soft_prompts=[2, 8]", "mine.count=3", "verify.threshold=auto")
+    assert found.chase.soft_prompts == (2, 8) and found.mine.count == 3
     assert found.verify.threshold == "auto"
-    assert with_settings(found, ["mine.count=2"]).mine == FAST.mine
+    assert chosen("mine.count=3", "mine.count=2").mine == FAST.mine
     assert found.circumvent == FAST.circumvent and found.chase.eta == FAST.chase.eta
+    assert chosen() == FAST
+
+
+def test_rounds_and_exact_keeping_have_options_of_their_own():
+    found = chosen(rounds=3, keep_exact=0.5)
+    assert found == replace(FAST, max_rounds=3, retain=replace(FAST.retain, keep_exact=0.5))
+    assert chosen("max_rounds=none", preset="paper", rounds=3) == PAPER
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("chase.etta=1", "STAGE.SETTING=VALUE"), ("eta=1", "STAGE.SETTING=VALUE"),
-        ("chase.eta", "STAGE.SETTING=VALUE"), ("max_rounds.x=1", "STAGE.SETTING=VALUE"),
-        ("chase.eta=far", "of another kind"), ("chase.eta=-1", "at least 0"),
+        ("chase.etta=1", "a setting there is"), ("eta=1", "a setting there is"),
+        ("chase.eta", "SETTING=VALUE"), ("max_rounds.x=1", "a setting there is"),
+        ("chase.eta=far", "a number, at least 0"), ("chase.eta=-1", "at least 0"),
     ],
 )  # fmt: skip
-def test_a_wrong_setting_is_refused(wrong, said):
-    with pytest.raises(ValueError, match=said):
-        with_settings(FAST, [wrong])
+def test_a_wrong_setting_is_refused(wrong, said, capsys):
+    with pytest.raises(SystemExit):
+        chosen(wrong)
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()) == 2, "usage and one sentence"

@@ -47,7 +47,7 @@ def scaled(config: Any, options: Options) -> Any:
     return replace(
         config,
         mine=replace(config.mine, steps=steps, tokens=0),
-        circumvent=replace(config.circumvent, steps=steps, bank_weight=0.0),
+        circumvent=replace(config.circumvent, steps=steps),
     )
 
 
@@ -59,11 +59,7 @@ def sd15_round(options: Options) -> Result:
     with full_size_world(family_here(SD15)) as world:
         both = stages(world, scaled(PAPER, options))
         # The text start, tokens and bank of preset fast need a CLIP: what is timed is its round.
-        bare = replace(
-            FAST,
-            mine=replace(FAST.mine, tokens=0),
-            circumvent=replace(FAST.circumvent, bank_weight=0.0),
-        )
+        bare = replace(FAST, mine=replace(FAST.mine, tokens=0))
         fast = stages(world, scaled(bare, options), against_reference=False)
     seconds = total(both)
     details = {
@@ -137,7 +133,7 @@ def matmul_share(options: Options) -> Result:
 
     ceiling = matrix_ceiling()
     with full_size_world(family_here(SD15)) as world:
-        adapters = new_adapters(world.session, PAPER.circumvent, seed=SEED)
+        adapters = new_adapters(world.session, PAPER.lora, seed=SEED)
         try:
             steps = options.steps or (60 if torch.cuda.is_available() else 2)
             shares = {
@@ -211,7 +207,7 @@ def measured_peak(family: Family, budget: float, options: Options) -> float:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.set_per_process_memory_fraction(budget * GIB / whole)
-        adapters = new_adapters(world.session, PAPER.circumvent, seed=SEED)
+        adapters = new_adapters(world.session, PAPER.lora, seed=SEED)
         try:
             for run in runs(world, adapters).values():
                 run(options.steps or 2)

@@ -142,8 +142,9 @@ class Ours:
         from dark_miner.darkminer.method.circumvent import with_pictures
 
         self._pool = with_pictures(
-            self._world.session, self._adapters, self._pool, self._config.circumvent, seed=SEED
-        )
+            self._world.session, self._adapters, self._pool,
+            self._config.circumvent.images, seed=SEED,
+        )  # fmt: skip
 
     def circumvent(self, report: Any) -> None:
         from dark_miner.darkminer.method.circumvent import circumvent
@@ -170,7 +171,7 @@ def stages(world: World, config: Any, against_reference: bool = True) -> Seconds
         if theirs is not None:
             theirs.mine(0, 2)
             theirs.circumvent(0, 2)
-        adapters = new_adapters(world.session, settings.circumvent, seed=SEED)
+        adapters = new_adapters(world.session, settings.lora, seed=SEED)
         try:
             result = _one_round(Ours(world, settings, adapters), other, settings)
         finally:

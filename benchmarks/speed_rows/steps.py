@@ -21,7 +21,7 @@ def many_at_once(options: Options) -> Result:
 
     steps = options.steps or 20
     with gallery_world(options.style) as world:
-        adapters = new_adapters(world.session, PAPER.circumvent, seed=SEED)
+        adapters = new_adapters(world.session, PAPER.lora, seed=SEED)
 
         def run(count: int) -> Callable[[], Any]:
             config = replace(PAPER.mine, steps=steps, count=count)
@@ -85,7 +85,7 @@ def train_step(options: Options) -> Result:
 
         def ours(steps: int, **changes: Any) -> None:
             config = replace(PAPER.circumvent, steps=steps, **changes)
-            adapters = new_adapters(world.session, config, seed=SEED)
+            adapters = new_adapters(world.session, PAPER.lora, seed=SEED)
             try:
                 circumvent(world.session, adapters, pool, world.anchor, config, seed=SEED)
             finally:
