@@ -211,7 +211,8 @@ class StepReport:
     """Progress of a stage; the host decides what it means (bar, preview, interrupt).
 
     Attributes:
-        stage: ``"contexts"``, ``"bank"``, ``"mine"``, ``"verify"`` or ``"circumvent"``.
+        stage: ``"pool"``, ``"bank"``, ``"pictures"``, ``"mine"``, ``"verify"``, ``"circumvent"``,
+            ``"chase"`` or ``"attack verdict"``.
         round: number of the round.
         step: finished steps within the stage.
         steps: steps the stage will take.

@@ -6,7 +6,6 @@ import pytest
 import torch
 from dark_miner.darkminer.attacks.verdict import AttackVerdictConfig, attack_verdict
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.model.adapter import frozen_digest
 from dark_miner.darkminer.model.interface import TextSpace
@@ -23,7 +22,7 @@ def space():
 
 def run(config=FEW, text=None, model=None, seed=0, encode=toy.encode):
     model = model or toy.model()
-    adapters = new_adapters(model, CircumventConfig(rank=2, alpha=2.0), seed=0)
+    adapters = new_adapters(model, toy.LORA, seed=0)
     try:
         return attack_verdict(
             model, encode, toy.pool(32), toy.context(0), config, seed=seed, adapters=adapters,

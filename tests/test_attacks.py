@@ -27,19 +27,19 @@ class Text(nn.Module):
         self.table = nn.Parameter(torch.randn(len(self.WORDS), toy.WIDTH, generator=gen), False)
         self.mix = nn.Parameter(torch.randn(toy.WIDTH, toy.WIDTH, generator=gen) * 0.4, False)
 
-    def word(self, word):
+    def embedding(self, word):
         return self.table[self.WORDS.index(word)].clone()
 
     def forward(self, prompts, vectors):
         rows = []
         for prompt, vector in zip(prompts, vectors.expand(len(prompts), -1), strict=True):
-            ids = [vector if w == "*" else self.word(w) for w in prompt.split()]
+            ids = [vector if w == "*" else self.embedding(w) for w in prompt.split()]
             rows.append(torch.stack(ids))
         x = torch.stack(rows)
         return torch.tanh((x + x.mean(1, keepdim=True)) @ self.mix)
 
-    def said(self, prompts):
-        return self(prompts, self.word("a")[None])
+    def encode(self, prompts):
+        return self(prompts, self.embedding("a")[None])
 
 
 def latents():
@@ -69,7 +69,7 @@ def test_textual_inversion_lowers_the_loss_and_moves_the_token_alone():
     vector, losses = cce(model, text)
     assert sum(losses[-50:]) < 0.95 * sum(losses[:50])
     assert vector.shape == (1, toy.WIDTH)
-    assert not torch.equal(vector[0], text.word("picture"))
+    assert not torch.equal(vector[0], text.embedding("picture"))
     assert (frozen_digest(model.network), frozen_digest(text)) == digests
 
 

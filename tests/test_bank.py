@@ -1,41 +1,38 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.bank import (
     BankConfig,
-    DriftSampler,
     build_bank,
     shows_concept,
     vocabulary_prompts,
 )
-from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.retain import DriftSampler
 from dark_miner.darkminer.rng import generator
 
 from . import toy
 
-CONFIG = BankConfig(size=12, templates=("a {w}", "a {w} of a {v}"))
+TEMPLATES = ("a {w}", "a {w} of a {v}")
 WORDS = ("cat", "dog", "tree", "house", "lamp")
 
 
 def test_prompts_are_seeded_different_and_use_every_word():
-    prompts = vocabulary_prompts(WORDS, CONFIG, seed=0)
+    prompts = vocabulary_prompts(WORDS, TEMPLATES, 12, seed=0)
     assert len(prompts) == len(set(prompts)) == 12
-    assert prompts == vocabulary_prompts(WORDS, CONFIG, seed=0)
-    assert prompts != vocabulary_prompts(WORDS, CONFIG, seed=1)
+    assert prompts == vocabulary_prompts(WORDS, TEMPLATES, 12, seed=0)
+    assert prompts != vocabulary_prompts(WORDS, TEMPLATES, 12, seed=1)
     assert all(any(w in p for p in prompts) for w in WORDS)
 
 
 def test_few_words_give_as_many_prompts_as_there_are():
-    one = replace(CONFIG, templates=("a {w}",))
-    assert sorted(vocabulary_prompts(("cat", "dog"), one, seed=0)) == ["a cat", "a dog"]
+    found = vocabulary_prompts(("cat", "dog"), ("a {w}",), 12, seed=0)
+    assert sorted(found) == ["a cat", "a dog"]
 
 
 def test_no_words_is_one_sentence():
     with pytest.raises(DarkMinerError, match="no words left"):
-        vocabulary_prompts((), CONFIG, seed=0)
+        vocabulary_prompts((), TEMPLATES, 12, seed=0)
 
 
 def test_what_points_to_the_concept_is_told_from_what_does_not():
@@ -64,9 +61,8 @@ def test_draws_follow_the_drift():
         model, toy.encode, list("abcdef"), contexts, toy.pool(), BankConfig(size=6), seed=0,
         always=6,
     )  # fmt: skip
-    config = CircumventConfig(rank=2, alpha=2.0, bank_uniform=0.0)
-    adapters = new_adapters(model, config, seed=0)
-    sampler = DriftSampler(model, adapters, bank, config.bank_uniform, generator(0, 1, "probe"))
+    adapters = new_adapters(model, toy.LORA, seed=0)
+    sampler = DriftSampler(model, adapters, bank, 0.0, generator(0, 1, "probe"))
     sampler.refresh()
     even = torch.stack([sampler.draw(1, generator(s, 0, "draw")) for s in range(60)])
     assert len(even.unique()) == 6, "without drift every entry has its turn"

@@ -44,7 +44,7 @@ def test_a_vae_that_shows_the_same_whatever_it_is_given_draws_nothing(makes):
 def test_an_erasure_that_took_every_prompt_away_is_not_a_success():
     """Adapters that cancel the values of the prompt: every prompt draws the same."""
     model = toy.model()
-    adapters = new_adapters(model, QUICK.circumvent, seed=0)
+    adapters = new_adapters(model, QUICK.lora, seed=0)
     weight = model.network.attn2.to_v.base_layer.weight.data
     weight.zero_()
     with pytest.raises(DarkMinerError, match="same whatever the prompt"):

@@ -5,14 +5,14 @@ import torch
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import new_adapters
-from dark_miner.darkminer.model.adapter import frozen_digest
+from dark_miner.darkminer.method.retain import NOTHING, Retain, RetainConfig
+from dark_miner.darkminer.model.adapter import LoraConfig, frozen_digest
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding, RetainSet
 
 from . import toy
 
-QUICK = CircumventConfig(
-    rank=4, alpha=4.0, steps=150, batch=4, optimizer="adam", lr=0.01, lr_late=0.005, images=2
-)
+QUICK = CircumventConfig(steps=150, batch=4, optimizer="adam", lr=0.01, lr_late=0.005, images=2)
+LORA = LoraConfig(rank=4, alpha=4.0)
 
 
 def pool_of(*rounds):
@@ -27,9 +27,9 @@ def bank():
     return RetainSet(contexts, latents, tuple("abcdef"))
 
 
-def run(config=QUICK, embeddings=None, seed=0, model=None, **kwargs):
+def run(config=QUICK, embeddings=None, seed=0, model=None, lora=LORA, **kwargs):
     model = model or toy.model()
-    adapters = new_adapters(model, config, seed=seed)
+    adapters = new_adapters(model, lora, seed=seed)
     result = circumvent(
         model, adapters, embeddings or pool_of(1), toy.context(0), config, seed=seed, **kwargs
     )
@@ -52,7 +52,7 @@ def distance(model, adapters, context, to_context=None):
 def test_the_embedding_moves_to_the_anchor_and_nothing_frozen_moves():
     model = toy.model()
     digest = frozen_digest(model.network)
-    start = new_adapters(toy.model(), QUICK, seed=0)
+    start = new_adapters(toy.model(), LORA, seed=0)
     context, anchor = toy.context(20), toy.context(0)
     before = distance(toy.model(), start, context, anchor)
     model, adapters, result = run(model=model)
@@ -63,7 +63,7 @@ def test_the_embedding_moves_to_the_anchor_and_nothing_frozen_moves():
 
 def test_the_papers_settings_bring_the_loss_down():
     paper = replace(CircumventConfig(), steps=600)
-    _, _, result = run(paper)
+    _, _, result = run(paper, lora=LoraConfig())
     assert sum(result.losses[-100:]) < sum(result.losses[:100])
 
 
@@ -76,21 +76,22 @@ def test_same_seed_same_adapters_bit_for_bit():
 
 def test_the_bank_keeps_what_the_erasure_hurts():
     plain = replace(QUICK, alpha_p=0.0, steps=300)
-    kept = replace(plain, bank_weight=2.0, bank_batch=4, bank_refresh=50)
+    kept = RetainConfig(weight=2.0, batch=4, refresh=50)
     contexts = bank().contexts
 
-    def drift(config, **kwargs):
-        model, adapters, _ = run(config, **kwargs)
+    def drift(retain):
+        model, adapters, _ = run(plain, retain=retain)
         return sum(distance(model, adapters, c[None]) for c in contexts)
 
-    assert drift(kept, bank=bank()) < 0.8 * drift(plain)
+    assert drift(Retain(kept, bank())) < 0.8 * drift(NOTHING)
 
 
 def test_keep_contexts_are_kept():
     plain = replace(QUICK, alpha_p=0.0, steps=300)
     keep = toy.context(60)
     model, adapters, _ = run(plain)
-    model_kept, adapters_kept, _ = run(replace(plain, keep_weight=2.0), keep=[keep])
+    retain = Retain(RetainConfig(keep_weight=2.0, keep_images=2), keep=[keep])
+    model_kept, adapters_kept, _ = run(plain, retain=retain)
     assert distance(model_kept, adapters_kept, keep) < 0.8 * distance(model, adapters, keep)
 
 
@@ -155,10 +156,11 @@ def test_nothing_to_circumvent_is_refused():
 
 def test_the_teacher_asked_ahead_answers_the_same_draws():
     """How many steps one pass answers follows from the model's batch; the draws do not."""
-    banked = replace(QUICK, steps=40, bank_weight=1.0, bank_batch=2, bank_refresh=7, eta=1.0)
-    for config in (banked, replace(QUICK, steps=40)):
+    short = replace(QUICK, steps=40)
+    banked = Retain(RetainConfig(weight=1.0, batch=2, refresh=7), bank())
+    for config, retain in ((replace(short, eta=1.0), banked), (short, Retain(bank=bank()))):
         runs = [
-            run(config, pool_of(1, 2), model=replace(toy.model(), batch=size), bank=bank())
+            run(config, pool_of(1, 2), model=replace(toy.model(), batch=size), retain=retain)
             for size in (1, 64)
         ]
         (_, one, _), (_, many, _) = runs

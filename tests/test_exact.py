@@ -7,6 +7,8 @@ import torch
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.retain import Retain, RetainConfig
+from dark_miner.darkminer.model.adapter import LoraConfig
 from dark_miner.darkminer.model.exact import context_layers, kept_directions
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
 from torch import nn
@@ -14,18 +16,21 @@ from torch import nn
 from . import toy
 
 TRAINED = CircumventConfig(
-    rank=4, alpha=4.0, steps=60, batch=2, optimizer="adam", lr=0.01, lr_late=0.01, images=2,
-    alpha_p=0.0, keep_weight=0.0,
+    steps=60, batch=2, optimizer="adam", lr=0.01, lr_late=0.01, images=2, alpha_p=0.0
 )  # fmt: skip
+LORA = LoraConfig(rank=4, alpha=4.0)
+EXACT = RetainConfig(keep_weight=0.0, keep_exact=1.0)
 KEPT, CONCEPT = toy.context(60), toy.context(20)
 
 
-def moved(config, context, keep=(KEPT,)):
+def moved(retain, context, keep=(KEPT,)):
     """How far the erasure moves a context's values in the cross-attention, largest entry."""
     model = toy.model()
-    adapters = new_adapters(model, config, seed=0)
+    adapters = new_adapters(model, LORA, seed=0)
     pool = EmbeddingPool((MinedEmbedding(CONCEPT[0], 1),), round=1, concept="concept")
-    circumvent(model, adapters, pool, toy.context(0), config, seed=0, keep=keep)
+    circumvent(
+        model, adapters, pool, toy.context(0), TRAINED, seed=0, retain=Retain(retain, keep=keep)
+    )
     values = model.network.attn2.to_v
     with torch.no_grad():
         after = values(context)
@@ -35,17 +40,16 @@ def moved(config, context, keep=(KEPT,)):
 
 
 def test_values_of_a_kept_prompt_cannot_change():
-    exact = replace(TRAINED, keep_exact=1.0)
-    assert moved(exact, KEPT) < 1e-5
-    assert moved(TRAINED, KEPT) > 1e-2
-    assert moved(exact, CONCEPT) > 1e-2
+    assert moved(EXACT, KEPT) < 1e-5
+    assert moved(replace(EXACT, keep_exact=0.0), KEPT) > 1e-2
+    assert moved(EXACT, CONCEPT) > 1e-2
 
 
 def test_a_share_of_the_energy_closes_fewer_directions():
-    part = moved(replace(TRAINED, keep_exact=0.3), KEPT)
+    part = moved(replace(EXACT, keep_exact=0.3), KEPT)
     assert 1e-3 < part
     opening = KEPT[:, :1]
-    assert moved(replace(TRAINED, keep_exact=0.3), opening) < 1e-5
+    assert moved(replace(EXACT, keep_exact=0.3), opening) < 1e-5
 
 
 def test_kept_directions_by_hand():
@@ -65,7 +69,7 @@ def test_only_layers_fed_the_context_itself_are_found():
 def test_prompts_that_leave_nothing_are_refused():
     keep = [toy.context(60 + i) for i in range(3)]
     with pytest.raises(DarkMinerError, match="leave nothing to erase with"):
-        moved(replace(TRAINED, keep_exact=1.0), KEPT, keep)
+        moved(EXACT, KEPT, keep)
 
 
 class Deaf(toy.Denoiser):
@@ -81,8 +85,8 @@ class Deaf(toy.Denoiser):
 
 def test_a_model_that_cannot_keep_exactly_is_refused():
     model = toy.model(network=Deaf())
-    adapters = new_adapters(model, TRAINED, seed=0)
+    adapters = new_adapters(model, LORA, seed=0)
     pool = EmbeddingPool((MinedEmbedding(CONCEPT[0], 1),), round=1, concept="concept")
-    exact = replace(TRAINED, keep_exact=1.0)
+    retain = Retain(EXACT, keep=[KEPT])
     with pytest.raises(DarkMinerError, match="keep_exact"):
-        circumvent(model, adapters, pool, toy.context(0), exact, seed=0, keep=[KEPT])
+        circumvent(model, adapters, pool, toy.context(0), TRAINED, seed=0, retain=retain)

@@ -11,7 +11,7 @@ from dark_miner.darkminer.attacks.context import optimise_context
 from dark_miner.darkminer.attacks.verdict import AttackVerdictConfig, attack_verdict
 from dark_miner.darkminer.errors import DarkMinerError, DivergedError, NotFiniteError
 from dark_miner.darkminer.method.bank import BankConfig, build_bank
-from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
+from dark_miner.darkminer.method.circumvent import circumvent
 from dark_miner.darkminer.method.image_pool import build_pool
 from dark_miner.darkminer.method.loop import erase, new_adapters
 from dark_miner.darkminer.method.mine import MineConfig, mine
@@ -61,12 +61,12 @@ def verdict(model, encode=toy.encode, **config):
 def loop(model, encode=toy.encode, **config):
     return erase(
         model, encode, toy.pool(), toy.context(0), replace(QUICK, **config), seed=0,
-        start=EmbeddingPool((MinedEmbedding(toy.context(1)[0], 0, source="concept"),)),
+        start=EmbeddingPool((MinedEmbedding(toy.context(1)[0], 0, kind="text"),)),
     )  # fmt: skip
 
 
 def attack(model, encode=toy.encode):
-    adapters = new_adapters(model, CircumventConfig(rank=2, alpha=2.0), seed=0)
+    adapters = new_adapters(model, toy.LORA, seed=0)
     return attack_verdict(
         model, encode, toy.pool(32), toy.context(0), ATTACK, seed=0, adapters=adapters
     )
@@ -144,12 +144,21 @@ def test_training_on_a_network_that_gives_no_numbers_diverged(value):
     model = spoilt(value, denoise=None)
     with pytest.raises(DivergedError, match="mine stage of round 2"):
         mine(model, toy.pool(), toy.context(0), QUICK.mine, seed=0, round_=2)
-    adapters = new_adapters(model, QUICK.circumvent, seed=0)
-    entries = (MinedEmbedding(toy.context(1)[0], 0, source="concept", latents=toy.pool().latents),)
+    adapters = new_adapters(model, QUICK.lora, seed=0)
+    entries = (MinedEmbedding(toy.context(1)[0], 0, kind="text", latents=toy.pool().latents),)
+    given = (EmbeddingPool(entries), toy.context(0), QUICK.circumvent)
+    with pytest.raises(NotFiniteError, match="diffusion network .* in the circumvent stage"):
+        circumvent(model, adapters, *given, seed=0)
+
+    whole = toy.model()
+
+    def student(*asked):
+        answers = whole.denoise(*asked)
+        return answers * 0.0 + value if torch.is_grad_enabled() else answers
+
+    adapters = new_adapters(whole, QUICK.lora, seed=0)
     with pytest.raises(DivergedError, match="circumvent stage of round 0"):
-        circumvent(
-            model, adapters, EmbeddingPool(entries), toy.context(0), QUICK.circumvent, seed=0
-        )
+        circumvent(replace(whole, denoise=student), adapters, *given, seed=0)
 
 
 class Steep(toy.Denoiser):
@@ -161,7 +170,7 @@ class Steep(toy.Denoiser):
 
 
 def test_an_embedding_whose_last_step_went_wrong_is_not_handed_on():
-    config = MineConfig(length=2, images=2, batch=2, steps=1)
+    config = MineConfig(length=2, k=2, batch=2, steps=1)
     with pytest.raises(DivergedError, match="mine stage of round 1 diverged at step 1"):
         mine(toy.model(network=Steep()), toy.pool(), toy.context(0), config, seed=0, round_=1)
 
@@ -187,5 +196,5 @@ def test_no_value_that_flows_between_stages_holds_what_is_no_number(value):
         MinedEmbedding(toy.context(1)[0] * value, 0)
     with pytest.raises(DarkMinerError, match="embedding holds values"):
         MinedEmbedding(toy.context(1)[0], 0, anchor=toy.context(0)[0] * value)
-    with pytest.raises(DarkMinerError, match="bank holds values"):
+    with pytest.raises(DarkMinerError, match="retain set holds values"):
         RetainSet(toy.context(1) * value, images.latents[:1, None], ("a",))

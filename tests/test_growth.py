@@ -11,6 +11,7 @@ from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import erase, new_adapters
 from dark_miner.darkminer.method.mine import MineConfig, mine
 from dark_miner.darkminer.method.optim import GROWTH_LIMIT, LossTrace, require_fallen
+from dark_miner.darkminer.model.adapter import LoraConfig
 from dark_miner.darkminer.model.interface import TextSpace
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
 
@@ -19,11 +20,11 @@ from . import toy
 from .test_attacks import Text
 from .test_loop import QUICK, start
 
-WILD = CircumventConfig(rank=2, alpha=2.0, steps=60, images=1, lr=100.0, lr_late=10.0)
+WILD = CircumventConfig(steps=60, images=1, lr=100.0, lr_late=10.0)
 
 
 def randomised(model, scale=1.0, alpha=3.0):
-    adapters = new_adapters(model, CircumventConfig(rank=2, alpha=alpha), seed=0)
+    adapters = new_adapters(model, LoraConfig(rank=2, alpha=alpha), seed=0)
     gen = torch.Generator().manual_seed(4)
     for p in adapters.parameters():
         p.data = torch.randn(p.shape, generator=gen) * scale
@@ -39,7 +40,7 @@ def test_growth_is_the_products_norm_beside_the_weights():
         layer = model.network.get_submodule(name)
         weights += float(layer.base_layer.weight.square().sum())
     assert adapters.growth() == pytest.approx((added / weights) ** 0.5, rel=1e-5)
-    assert new_adapters(toy.model(), QUICK.circumvent, seed=0).growth() == 0.0
+    assert new_adapters(toy.model(), QUICK.lora, seed=0).growth() == 0.0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -54,8 +55,8 @@ def test_adapters_that_are_not_finite_have_grown_without_bounds(value):
 
 def test_a_learning_rate_of_100_gives_no_lora():
     model = toy.model()
-    adapters = new_adapters(model, WILD, seed=0)
-    entries = (MinedEmbedding(toy.context(1)[0], 0, source="concept"),)
+    adapters = new_adapters(model, toy.LORA, seed=0)
+    entries = (MinedEmbedding(toy.context(1)[0], 0, kind="text"),)
     with pytest.raises(DivergedError, match="times the weights .* lower its learning rate"):
         circumvent(model, adapters, EmbeddingPool(entries), toy.context(0), WILD, seed=0)
     before = {k: v.clone() for k, v in toy.model().network.state_dict().items()}
@@ -70,19 +71,18 @@ def test_a_learning_rate_of_100_gives_no_lora():
 
 def test_a_chase_that_ran_away_gives_no_lora():
     model = toy.model()
-    adapters = new_adapters(model, QUICK.circumvent, seed=0)
+    adapters = new_adapters(model, QUICK.lora, seed=0)
     config = replace(chased.QUICK, steps=40, lr=100.0, lr_late=100.0)
     with pytest.raises(DivergedError, match="chase stage of round 0"):
         chase(
-            model, adapters, chased.start(), toy.pool(), toy.context(9), config,
-            QUICK.start, seed=0,
+            model, adapters, chased.start(), toy.pool(), toy.context(9), config, seed=0,
         )  # fmt: skip
 
 
 def test_the_papers_rates_stay_far_below_the_limit():
     model = toy.model()
-    config = replace(PAPER.circumvent, rank=2, alpha=2.0, steps=400, images=2)
-    adapters = new_adapters(model, config, seed=0)
+    config = replace(PAPER.circumvent, steps=400, images=2)
+    adapters = new_adapters(model, toy.LORA, seed=0)
     circumvent(model, adapters, start(), toy.context(0), config, seed=0)
     assert 0.0 < adapters.growth() < GROWTH_LIMIT / 5
 
@@ -97,7 +97,7 @@ class Unbounded(toy.Denoiser):
 
 
 def test_mining_that_ran_away_is_not_taken_for_nothing_found():
-    config = MineConfig(length=3, images=2, batch=2, steps=60, lr=1e4, lr_late=1e4, clip=1e4)
+    config = MineConfig(length=3, k=2, batch=2, steps=60, lr=1e4, lr_late=1e4, clip=1e4)
     with pytest.raises(DivergedError, match="mine stage of round 1 .*loss has risen"):
         mine(toy.model(network=Unbounded()), toy.pool(), toy.context(0), config, seed=0, round_=1)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.model.adapter import LoraConfig
 from dark_miner.darkminer.model.layers import adapted_layers, layers_of
 from torch import nn
 
@@ -86,7 +86,7 @@ def test_a_loras_layers_say_which_setting_made_it():
 
 def test_unknown_layers_are_refused_by_the_settings():
     with pytest.raises(DarkMinerError, match=r"layers is 'all'.*\"values\" or \"blocks\""):
-        CircumventConfig(layers="all")  # type: ignore[arg-type]
+        LoraConfig(layers="all")  # type: ignore[arg-type]
 
 
 def test_adapters_sit_on_the_layers_of_the_settings():
@@ -100,7 +100,7 @@ def test_adapters_sit_on_the_layers_of_the_settings():
         ("blocks", ["attn1.to_v", "attn2.to_v", "blocks.0.attn.to_v", "blocks.0.fc"]),
     ):
         adapters = new_adapters(
-            toy.model(network=Denoiser()), CircumventConfig(rank=2, layers=layers), seed=0
+            toy.model(network=Denoiser()), LoraConfig(rank=2, layers=layers), seed=0
         )
         assert adapters.names == names
         assert not any(bool(torch.any(up)) for up in adapters.state().up.values())

@@ -4,10 +4,11 @@ import math
 from dataclasses import replace
 
 import torch
-from dark_miner.darkminer.method.bank import BankConfig, DriftSampler, build_bank
+from dark_miner.darkminer.method.bank import BankConfig, build_bank
 from dark_miner.darkminer.method.chase import ChaseConfig, chase
 from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import new_adapters
+from dark_miner.darkminer.method.retain import DriftSampler, Retain, RetainConfig
 from dark_miner.darkminer.method.text_start import text_pool
 from dark_miner.darkminer.rng import generator
 from dark_miner.darkminer.types import RetainSet
@@ -17,13 +18,13 @@ from . import toy
 
 LENGTHS = (3, 5, 3, 7)
 TRAINING = CircumventConfig(
-    rank=2, alpha=2.0, steps=150, lr_drop=150, images=1, optimizer="adam", lr=0.02, lr_late=0.02,
-    alpha_p=0.0, bank_weight=2.0, bank_batch=4, bank_refresh=50, keep_weight=2.0,
+    steps=150, lr_drop=150, images=1, optimizer="adam", lr=0.02, lr_late=0.02, alpha_p=0.0
 )  # fmt: skip
 CHASE = ChaseConfig(
-    steps=40, lr_drop=40, life=20, lengths=(1, 2, 4), tokens=0, images=1, past=1, concepts=1,
-    draws=16, bank_draws=2, bank_batch=4, bank_refresh=10, bank_weight=2.0, bystanders=2,
+    steps=40, lr_drop=40, life=20, soft_prompts=(1, 2, 4), tokens=0, images=1, batch=1, replay=1,
+    concept_batch=1, noisy=16, unrelated=2,
 )  # fmt: skip
+RETAIN = RetainConfig(weight=2.0, batch=4, refresh=50, noisy=2, keep_weight=2.0, keep_images=1)
 
 
 def contexts():
@@ -61,12 +62,12 @@ def test_a_bank_of_prompts_of_several_lengths_keeps_them_all():
 
 def test_drift_is_measured_under_each_entrys_own_context():
     model = toy.model()
-    adapters = new_adapters(model, TRAINING, seed=0)
+    adapters = new_adapters(model, toy.LORA, seed=0)
     sampler = DriftSampler(model, adapters, bank(), 0.0, generator(0, 1, "probe"))
     sampler.refresh()
     assert sorted(sampler.draw(4, generator(0, 0, "draw")).tolist()) == [0, 1, 2, 3]
     for context, noisy, timestep, said in zip(
-        contexts(), sampler._noisy, sampler._timestep, sampler._teacher, strict=True
+        contexts(), sampler._probe.noisy, sampler._probe.timestep, sampler._teacher, strict=True
     ):
         alone = model.denoise(noisy[None], timestep[None], context[None])[0]
         assert torch.allclose(said, alone, atol=1e-6)
@@ -75,8 +76,9 @@ def test_drift_is_measured_under_each_entrys_own_context():
 def test_circumventing_keeps_bank_and_keep_prompts_of_several_lengths():
     def kept(**more):
         model = toy.model()
-        adapters = new_adapters(model, TRAINING, seed=0)
-        circumvent(model, adapters, start(), toy.context(0), TRAINING, seed=0, **more)
+        adapters = new_adapters(model, toy.LORA, seed=0)
+        retain = Retain(RETAIN, **more)
+        circumvent(model, adapters, start(), toy.context(0), TRAINING, seed=0, retain=retain)
         return sum(drift(model, adapters, c) for c in contexts())
 
     plain = kept()
@@ -85,10 +87,11 @@ def test_circumventing_keeps_bank_and_keep_prompts_of_several_lengths():
 
 
 def chased(model, config=CHASE, **more):
-    adapters = new_adapters(model, TRAINING, seed=0)
+    adapters = new_adapters(model, toy.LORA, seed=0)
     done = chase(
-        model, adapters, start(), toy.pool(), toy.context(0), config, TRAINING, seed=0, **more
-    )
+        model, adapters, start(), toy.pool(), toy.context(0), config, seed=0,
+        retain=Retain(replace(RETAIN, refresh=10), **more),
+    )  # fmt: skip
     return adapters, done
 
 
@@ -126,7 +129,7 @@ def lengths_asked(network):
             seen.add(context.shape[1])
         return network(x, timestep, context)
 
-    chased(replace(model, denoise=watched), replace(CHASE, lengths=(1, 5), steps=25, past=0))
+    chased(replace(model, denoise=watched), replace(CHASE, soft_prompts=(1, 5), steps=25, replay=0))
     return seen
 
 

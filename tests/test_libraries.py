@@ -55,7 +55,8 @@ def test_a_broken_peft_costs_a_sentence_when_it_is_needed_and_no_import(tmp_path
     package(tmp_path, "peft", "raise ImportError('cannot import name HybridCache')")
     ask = """
 import tests.conftest
-from dark_miner.darkminer import adapter, chase, circumvent, loop, merged, mine, verify
+from dark_miner.darkminer.method import chase, circumvent, loop, mine, verify
+from dark_miner.darkminer.model import adapter, merged
 from dark_miner.darkminer.libraries import broken
 (sentence,) = broken()
 print(sentence)

@@ -11,11 +11,12 @@ from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
 
 from . import toy
 
-TRAIN = CircumventConfig(rank=2, alpha=2.0, steps=6, images=1)
+TRAIN = CircumventConfig(steps=6, images=1)
 QUICK = EraseConfig(
     max_rounds=2,
     text_start=True,
-    mine=MineConfig(length=3, images=2, batch=2, steps=5, lr_drop=3),
+    lora=toy.LORA,
+    mine=MineConfig(length=3, k=2, batch=2, steps=5, lr_drop=3),
     verify=VerifyConfig(threshold=-1.0),
     circumvent=TRAIN,
     start=replace(TRAIN, steps=4),
@@ -23,7 +24,7 @@ QUICK = EraseConfig(
 
 
 def start():
-    return EmbeddingPool((MinedEmbedding(toy.context(1)[0], 0, source="concept"),))
+    return EmbeddingPool((MinedEmbedding(toy.context(1)[0], 0, kind="text"),))
 
 
 def run(config=QUICK, seed=0, model=None, **kwargs):
@@ -48,9 +49,9 @@ def test_stages_come_in_order():
 
     done = run(report=report)
     assert seen == [
-        ("circumvent", 0),
-        ("mine", 1), ("verify", 1), ("circumvent", 1),
-        ("mine", 2), ("verify", 2), ("circumvent", 2),
+        ("pictures", 0), ("circumvent", 0),
+        ("mine", 1), ("verify", 1), ("pictures", 1), ("circumvent", 1),
+        ("mine", 2), ("verify", 2), ("pictures", 2), ("circumvent", 2),
         ("mine", 3), ("verify", 3),
     ]  # fmt: skip
     assert [h.round for h in done.embeddings.history] == [1, 2, 3]
@@ -78,21 +79,21 @@ def test_stages_one_by_one_in_sessions_of_their_own_give_the_same_adapters():
         config = QUICK.circumvent if round_ else QUICK.start
         if round_:
             model = toy.model()
-            adapters = new_adapters(model, config, seed=0, state=state)
+            adapters = new_adapters(model, QUICK.lora, seed=0, state=state)
             found = mine(
                 model, pool, anchor, QUICK.mine, seed=0, round_=round_,
                 concept_contexts=embeddings.text_tokens(),
             )  # fmt: skip
             embeddings = embeddings.opened(found.embeddings)
             model = toy.model()
-            adapters = new_adapters(model, config, seed=0, state=state)
+            adapters = new_adapters(model, QUICK.lora, seed=0, state=state)
             verdict = verify(
                 model, toy.encode, embeddings.current(), anchor, pool, QUICK.verify, seed=0,
                 round_=round_, adapters=adapters,
             )  # fmt: skip
             embeddings = embeddings.judged(verdict)
         model = toy.model()
-        adapters = new_adapters(model, config, seed=0, state=state)
+        adapters = new_adapters(model, QUICK.lora, seed=0, state=state)
         done = circumvent(model, adapters, embeddings, anchor, config, seed=0)
         embeddings, state = done.embeddings, adapters.state()
     assert equal(run().adapters, state)

@@ -24,7 +24,7 @@ CHOICES = [list(NAMES)]
 
 
 def state():
-    adapters = new_adapters(toy.model(), PAPER.circumvent, seed=0)
+    adapters = new_adapters(toy.model(), PAPER.lora, seed=0)
     for p in adapters.parameters():
         p.data += 0.5
     return adapters.state()

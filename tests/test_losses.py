@@ -1,11 +1,10 @@
 import torch
+from dark_miner.darkminer.method.engine import Targets, answered, join
 from dark_miner.darkminer.method.losses import (
-    Query,
-    circumvent_target,
     mining_loss,
-    predict,
     preserved_contexts,
     squared_error,
+    teacher_target,
 )
 
 from . import toy
@@ -47,26 +46,31 @@ def test_mining_loss_shows_the_network_the_noisy_latents():
     assert seen["t"].tolist() == [9.0]
 
 
-def test_predict_equals_one_pass_per_query_also_for_contexts_of_unequal_length():
-    network = toy.Denoiser()
+def test_answers_equal_one_pass_per_row_also_for_contexts_of_unequal_length():
+    model = toy.model()
     gen = torch.Generator().manual_seed(1)
-    queries = [
-        Query(
+    parts = [
+        Targets(
             torch.randn(b, toy.CHANNELS, toy.SIDE, toy.SIDE, generator=gen),
             torch.arange(b).float(),
-            torch.randn(b, length, toy.WIDTH, generator=gen),
+            list(torch.randn(b, length, toy.WIDTH, generator=gen)),
+            torch.zeros(b, toy.CHANNELS, toy.SIDE, toy.SIDE),
+            torch.full((b,), float(length)),
         )
         for b, length in ((1, 3), (2, 5), (1, 5), (2, 3))
     ]
-    together = predict(network, queries)
-    for query, answer in zip(queries, together, strict=True):
-        assert torch.allclose(network(*query), answer, atol=1e-6)
+    rows = join(parts)
+    assert len(rows) == 6 and rows.weight.tolist() == [3.0, 5.0, 5.0, 5.0, 3.0, 3.0]
+    together = answered(model, rows)
+    for i, context in enumerate(rows.contexts):
+        alone = model.denoise(rows.noisy[i : i + 1], rows.timestep[i : i + 1], context[None])
+        assert torch.allclose(alone[0], together[i], atol=1e-6)
 
 
 def test_target_past_the_anchor_by_hand():
     anchor, concept = torch.tensor([2.0]), torch.tensor([5.0])
-    assert circumvent_target(anchor, concept, 0.0).item() == 2.0
-    assert circumvent_target(anchor, concept, 0.5).item() == 0.5
+    assert teacher_target(anchor, concept, 0.0).item() == 2.0
+    assert teacher_target(anchor, concept, 0.5).item() == 0.5
 
 
 def test_preserved_contexts_are_zero_and_the_negative():

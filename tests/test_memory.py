@@ -148,14 +148,14 @@ def limited(room, **plan):
 
 
 def mined(model, **changes):
-    config = MineConfig(length=2, images=4, batch=4, count=2, steps=6, lr_drop=3, **changes)
+    config = MineConfig(length=2, k=4, batch=4, count=2, steps=6, lr_drop=3, **changes)
     return mine(model, toy.pool(), toy.context(1), config, seed=0, round_=1)
 
 
 def circumvented(model):
     entries = (MinedEmbedding(toy.context(2)[0], 1), MinedEmbedding(toy.context(3, 2)[0], 1))
-    config = CircumventConfig(rank=2, alpha=2.0, steps=6, batch=4, lr=1e-2, lr_drop=4)
-    adapters = new_adapters(model, config, seed=0)
+    config = CircumventConfig(steps=6, batch=4, lr=1e-2, lr_drop=4)
+    adapters = new_adapters(model, toy.LORA, seed=0)
     try:
         circumvent(model, adapters, EmbeddingPool(entries, round=1), toy.context(1), config, seed=0)
         return adapters.state()

@@ -3,10 +3,9 @@
 import pytest
 import torch
 from dark_miner.darkminer.errors import DivergedError
-from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.mine import MineConfig, mine
-from dark_miner.darkminer.model.adapter import frozen_digest
+from dark_miner.darkminer.model.adapter import LoraConfig, frozen_digest
 from dark_miner.darkminer.model.merged import merged
 from peft.tuners.lora import LoraLayer
 
@@ -16,7 +15,7 @@ from . import toy
 def adapted(dtype=torch.float32):
     model = toy.model()
     model.network.to(dtype)
-    adapters = new_adapters(model, CircumventConfig(rank=4, alpha=8.0), seed=0)
+    adapters = new_adapters(model, LoraConfig(rank=4, alpha=8.0), seed=0)
     gen = torch.Generator().manual_seed(1)
     for p in adapters.parameters():
         p.data = torch.randn(p.shape, generator=gen) * 0.3

@@ -11,7 +11,7 @@ from dark_miner.darkminer.types import StepReport
 from . import toy
 from .test_attacks import Text
 
-QUICK = MineConfig(length=4, images=2, batch=2, steps=40, optimizer="adam", lr=0.05, lr_late=0.02)
+QUICK = MineConfig(length=4, k=2, batch=2, steps=40, optimizer="adam", lr=0.05, lr_late=0.02)
 
 
 def run(config=QUICK, seed=0, round_=1, model=None, **kwargs):
@@ -29,7 +29,7 @@ def test_the_loss_falls_and_the_network_stays():
 
 
 def test_the_papers_settings_bring_the_loss_down():
-    result = run(replace(MineConfig(), length=4, images=3, steps=600))
+    result = run(replace(MineConfig(), length=4, k=3, steps=600))
     assert sum(result.losses[-100:]) < sum(result.losses[:100])
 
 
@@ -77,7 +77,7 @@ def test_every_step_is_reported():
 
 def test_a_pool_smaller_than_k_is_refused():
     with pytest.raises(DarkMinerError, match="holds 8 pictures and mining needs 9"):
-        run(replace(QUICK, images=9, batch=2))
+        run(replace(QUICK, k=9, batch=2))
 
 
 def test_a_pool_of_other_latents_is_refused():

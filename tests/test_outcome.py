@@ -7,15 +7,13 @@ import pytest
 import torch
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.files.lora_file import LoraDict, to_state_dict
+from dark_miner.darkminer.files.lora_outcome import is_empty, require_work, with_outcome
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.mine import mine
 from dark_miner.darkminer.method.outcome import (
     Outcome,
-    is_empty,
     nothing_found,
     outcome_of,
-    require_work,
-    with_outcome,
 )
 from dark_miner.darkminer.method.verify import VerifyConfig, verify
 from dark_miner.darkminer.types import EmbeddingPool, RoundRecord
@@ -29,14 +27,17 @@ NEVER = VerifyConfig(threshold=1.0)
 
 def saved(done):
     lora = to_state_dict(done.adapters, toy.model().names)
-    return with_outcome(LoraDict(lora, {"darkminer_seed": "0"}), done.embeddings, done.outcome)
+    return with_outcome(
+        LoraDict(lora, {"darkminer_seed": "0"}), done.embeddings, empty=done.outcome.empty,
+        words=done.outcome.words,
+    )  # fmt: skip
 
 
 def test_the_score_is_that_of_the_model_handed_on():
     """Not of the one before its last training: mined and verified once more, on what came out."""
     done = run()
     model = toy.model()
-    adapters = new_adapters(model, QUICK.circumvent, seed=0, state=done.adapters)
+    adapters = new_adapters(model, QUICK.lora, seed=0, state=done.adapters)
     anchor, round_ = toy.context(0), done.embeddings.round + 1
     found = mine(
         model, toy.pool(), anchor, QUICK.mine, seed=0, round_=round_,

@@ -12,23 +12,24 @@ from dark_miner.darkminer.config import PAPER
 from dark_miner.darkminer.method.chase import ChaseConfig
 from dark_miner.darkminer.method.loop import erase
 from dark_miner.darkminer.method.mine import MineConfig
+from dark_miner.darkminer.method.retain import RetainConfig
 from dark_miner.darkminer.model.adapter import frozen_digest
 from torch import Tensor
 
 from . import toy
 from .test_chase import bank, space, start
 
-QUICK = MineConfig(length=2, images=2, batch=2, steps=4, lr_drop=2, count=2, tokens=1)
+QUICK = MineConfig(length=2, k=2, batch=2, steps=4, lr_drop=2, count=2, tokens=1)
 
 
 SMALL = replace(
-    PAPER.circumvent, rank=2, alpha=2.0, steps=4, lr_drop=3, lr=0.05, optimizer="adam", eta=2.0,
-    bank_weight=1.0, bank_batch=2, images=2,
+    PAPER.circumvent, steps=4, lr_drop=3, lr=0.05, optimizer="adam", eta=2.0, images=2,
 )  # fmt: skip
 SETTINGS = replace(
-    PAPER, max_rounds=2, text_start=True, mine=QUICK, circumvent=SMALL, start=SMALL,
+    PAPER, max_rounds=2, text_start=True, lora=toy.LORA, mine=QUICK, circumvent=SMALL, start=SMALL,
     verify=replace(PAPER.verify, threshold=-1.0),
-    chase=ChaseConfig(steps=4, tokens=1, lengths=(1,), life=4, asides=2, bystanders=2),
+    chase=ChaseConfig(steps=4, tokens=1, soft_prompts=(1,), life=4, anchor_batch=2, unrelated=2),
+    retain=RetainConfig(weight=1.0, batch=2),
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import FAST, PAPER, EraseConfig, override
+from dark_miner.darkminer.config import FAST, PAPER, EraseConfig
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.image_pool import build_pool, concept_prompt
@@ -17,6 +17,7 @@ from dark_miner.darkminer.method.text_start import (
     without_concept,
 )
 from dark_miner.darkminer.method.verify import VerifyConfig
+from dark_miner.darkminer.model.adapter import LoraConfig
 from dark_miner.darkminer.model.sampling import SamplingConfig
 from dark_miner.darkminer.rng import generator
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding, Verdict
@@ -25,15 +26,15 @@ from . import toy
 
 
 def test_the_paper_preset_holds_the_papers_values_and_nothing_beyond():
-    m, v, c = PAPER.mine, PAPER.verify, PAPER.circumvent
-    assert (m.length, m.images, m.batch, m.steps) == (32, 3, 3, 1000)
+    m, v, c, lora = PAPER.mine, PAPER.verify, PAPER.circumvent, PAPER.lora
+    assert (m.length, m.k, m.batch, m.steps) == (32, 3, 3, 1000)
     assert (m.optimizer, m.lr, m.lr_late, m.lr_drop, m.clip) == ("sgd", 0.1, 0.01, 500, 10.0)
     assert (m.count, m.tokens, m.reachable) == (1, 0, False)
     assert (v.threshold, v.draws) == (0.2, 1)
-    assert (c.rank, c.steps, c.batch, c.optimizer) == (8, 1000, 1, "sgd")
+    assert (lora.rank, c.steps, c.batch, c.optimizer) == (8, 1000, 1, "sgd")
     assert (c.lr, c.lr_late, c.lr_drop, c.clip) == (0.01, 0.001, 800, 100.0)
     assert (c.r, c.alpha_c, c.alpha_p) == (0.7, 1.0, 0.5)
-    assert (c.eta, c.bank_weight) == (0.0, 0.0)
+    assert (c.eta, PAPER.retain.weight) == (0.0, 0.0)
     assert (PAPER.text_start, PAPER.text_words, PAPER.bank.size) == (False, 0, 0)
 
 
@@ -47,10 +48,10 @@ def test_the_paper_preset_holds_the_papers_values_and_nothing_beyond():
         (lambda: VerifyConfig(threshold=2.0), "VerifyConfig.threshold"),
         (lambda: VerifyConfig(draws=0), "VerifyConfig.draws"),
         (lambda: CircumventConfig(r=1.5), "CircumventConfig.r"),
-        (lambda: CircumventConfig(rank=0), "CircumventConfig.rank"),
+        (lambda: LoraConfig(rank=0), "LoraConfig.rank"),
         (lambda: SamplingConfig(cfg=-1), "SamplingConfig.cfg"),
-        (lambda: EraseConfig(text_templates=("a photo",)), "EraseConfig.text_templates"),
-        (lambda: replace(FAST, start=CircumventConfig(rank=3)), "EraseConfig.start"),
+        (lambda: EraseConfig(text_words=-1), "EraseConfig.text_words"),
+        (lambda: replace(FAST, text_start=False), "EraseConfig.text_start"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(make, field):
@@ -58,11 +59,9 @@ def test_a_wrong_setting_is_refused_by_name(make, field):
         make()
 
 
-def test_settings_are_frozen_and_override_takes_what_is_set():
+def test_settings_are_frozen():
     with pytest.raises(FrozenInstanceError):
         PAPER.mine.steps = 3  # type: ignore[misc]
-    changed = override(PAPER.mine, steps=7, lr=0.0, length=None)
-    assert (changed.steps, changed.lr, changed.length) == (7, 0.1, 32)
 
 
 def test_schedules_by_hand():
@@ -97,7 +96,7 @@ def test_generators_are_named_and_apart():
 
 
 def test_embedding_pool_knows_rounds_and_drops_what_failed():
-    pool = EmbeddingPool((MinedEmbedding(torch.zeros(1, 2), 0, source="x"),))
+    pool = EmbeddingPool((MinedEmbedding(torch.zeros(1, 2), 0, kind="text"),))
     pool = pool.opened([MinedEmbedding(torch.ones(1, 2), 1), MinedEmbedding(torch.ones(1, 2), 1)])
     assert (pool.round, len(pool.current()), len(pool.earlier())) == (1, 2, 1)
     judged = pool.judged(Verdict((0.1, 0.3), 0.2, True, torch.empty(0), torch.empty(0)))

@@ -1,15 +1,13 @@
 """Which words speak of a concept, and where a prompt's placeholder is."""
 
 import pytest
-from dark_miner.darkminer.method.chase import ChaseConfig
-from dark_miner.darkminer.method.ground import Ground
+from dark_miner.darkminer.method.chase_pictures import ChasePictures
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.text_start import text_pool, with_word, without_concept
 from dark_miner.darkminer.method.words import bases, split_words, without
 from dark_miner.darkminer.rng import generator
 
 from . import toy
-from .test_chase import PICTURES
 
 VOCABULARY = (
     "ink inks inked inking inkjet jet drink pink link think blink winking inky photo berry berries "
@@ -81,10 +79,9 @@ def test_a_token_takes_the_concepts_place_and_no_letters_within_words():
         type(e)(**{**vars(e), "latents": toy.pool().latents[:1]}) for e in start.entries
     )
     model = toy.model()
-    adapters = new_adapters(model, PICTURES, seed=0)
-    config = ChaseConfig(steps=4, draws=4, asides=0, bystanders=0)
-    ground = Ground(
+    adapters = new_adapters(model, toy.LORA, seed=0)
+    pictures = ChasePictures(
         model, adapters, type(start)(entries, concept="ink"), toy.pool(), toy.context(0),
-        "a * photo", config, generator(0, 0, "ground"),
+        "a * photo", asked=4, eta=3.0, anchor_images=0, anchor_eta=0.0, gen=generator(0, 0, "c"),
     )  # fmt: skip
-    assert ground.prompts == ["a * photo", template]
+    assert pictures.prompts == ["a * photo", template]

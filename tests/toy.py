@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from dark_miner.darkminer.model.adapter import LoraConfig
 from dark_miner.darkminer.model.interface import DiffusionModel
 from dark_miner.darkminer.model.schedule import Schedule
 from dark_miner.darkminer.types import ImagePool
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 CHANNELS, SIDE, WIDTH, LENGTH = 2, 2, 6, 3
 LEVELS = 10
+LORA = LoraConfig(rank=2, alpha=2.0)
 
 
 class Attention(nn.Module):
