@@ -211,13 +211,15 @@ class StepReport:
     """Progress of a stage; the host decides what it means (bar, preview, interrupt).
 
     Attributes:
-        stage: ``"pool"``, ``"bank"``, ``"pictures"``, ``"mine"``, ``"verify"``, ``"circumvent"``,
-            ``"chase"`` or ``"attack verdict"``.
+        stage: ``"pool"``, ``"contexts"``, ``"bank"``, ``"keep"``, ``"mine"``, ``"verify"``,
+            ``"circumvent"``, ``"chase"``, ``"attack"`` or one attack's name.
         round: number of the round.
-        step: finished steps within the stage.
-        steps: steps the stage will take.
+        step: finished steps within the stage, or within its part.
+        steps: steps that will be taken.
         loss: the newest loss that has been read back, if any.
         images: pictures ``[B, H, W, 3]`` in 0..1, where the stage just made some.
+        part: what else the stage does in steps of their own, e.g. ``"pictures"`` before it trains;
+            empty: what the stage is named after.
     """
 
     stage: str
@@ -226,6 +228,7 @@ class StepReport:
     steps: int
     loss: float | None = None
     images: Tensor | None = field(default=None, repr=False)
+    part: str = ""
 
 
 Report = Callable[[StepReport], None]
@@ -233,3 +236,25 @@ Report = Callable[[StepReport], None]
 
 def silent(_: StepReport) -> None:
     """A :data:`Report` that does nothing."""
+
+
+class Tally:
+    """Counts what a stage makes piece by piece, and reports how far it is.
+
+    Args:
+        stage, round_, part: what the reports call it.
+        steps: how many pieces there will be.
+    """
+
+    def __init__(self, report: Report, stage: str, round_: int, steps: int, part: str = ""):
+        self._report, self._stage, self._round, self._part = report, stage, round_, part
+        self._steps, self._made = steps, 0
+
+    def __call__(self, count: int, images: Tensor | None = None) -> None:
+        """``count`` more are made; ``images`` are some of them, see :class:`StepReport`."""
+        self._made += count
+        self._report(
+            StepReport(
+                self._stage, self._round, self._made, self._steps, images=images, part=self._part
+            )
+        )

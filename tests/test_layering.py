@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "image_encoder": BASE | {"model"},
     "types": BASE,
     "config": BASE | {"model", "method"},
+    "progress": BASE | {"model", "method", "attacks", "config", "types"},
     "errors": set(),
     "rng": set(),
     "libraries": {"errors"},

@@ -34,7 +34,7 @@ class Turns:
 
     def __call__(self, report: Any) -> None:
         due = report.step == report.steps or report.step - self._done >= BLOCK
-        if report.stage != self._stage or report.step == 0 or not due:
+        if report.stage != self._stage or report.part or report.step == 0 or not due:
             return
         wait()
         self.ours.append(time.perf_counter() - self._start)

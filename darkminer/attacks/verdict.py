@@ -8,7 +8,7 @@ image encoder sees the concept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,18 +19,20 @@ from ..judge.evaluate import Proportion
 from ..method.blank import require_draws
 from ..method.image_pool import check_pool
 from ..method.text_start import with_word
-from ..method.verify import VerifyConfig, calibrate, mean_score
+from ..method.verify import CALIBRATION_PICTURES, VerifyConfig, calibrate, mean_score
 from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel, ImageEncoder, TextSpace
-from ..model.sampling import decode_all, sample_each, seeded_noise
+from ..model.sampling import Made, draw_images, seeded_noise
 from ..rng import generator
-from ..types import ImagePool, Report, StepReport, silent
+from ..types import ImagePool, Report, Tally, silent
 from .cce import invert
 from .common import AttackConfig
 from .context import optimise_context
 
 _AGAINST_MEANS = VerifyConfig(threshold="auto", against="means")
-_REFERENCES = 16
+REFERENCES = 16
+ATTACK = "attack"
+"""The stage that reports are of."""
 
 
 @dataclass(frozen=True)
@@ -119,20 +121,23 @@ def attack_verdict(
         raise DarkMinerError("A verdict by attack needs a CLIP, or context vectors to learn.")
     require_draws(model, anchor[0], seeded_noise(model, 1, generator(seed, 0, "attack.draws")))
     threshold, separation = calibrate(
-        model, encode, anchor, pool, _AGAINST_MEANS, seed=seed, off=adapters.off()
-    )
+        model, encode, anchor, pool, _AGAINST_MEANS, seed=seed, off=adapters.off(),
+        made=Tally(report, ATTACK, 0, CALIBRATION_PICTURES, "calibration"),
+    )  # fmt: skip
     contexts = dict(_attacks(model, pool, anchor, config, seed, text, report))
     gen = generator(seed, 0, "attack.verdict")
+    pictures_in_all = REFERENCES + sum(map(len, contexts.values()))
+    tally = Tally(report, ATTACK, 0, pictures_in_all, "pictures")
     with adapters.off():
-        references = _pictures(model, [anchor[0]] * _REFERENCES, gen)
+        references = _pictures(model, [anchor[0]] * REFERENCES, gen, tally)
     origin, concept = encode(references), encode(pool.first(64))
     success, made = {}, []
-    for done, (name, asked) in enumerate(contexts.items(), start=1):
-        pictures = _pictures(model, asked, gen)
+    for name, asked in contexts.items():
+        pictures = _pictures(model, asked, gen, tally)
         seen = mean_score(encode(pictures), origin, concept) > threshold
         success[name] = Proportion(int(seen.sum()), len(pictures))
         made.append(pictures)
-        report(StepReport("attack verdict", 0, done, len(contexts), images=pictures[:4]))
+        tally(0, pictures[:4])
     return AttackVerdict(success, torch.cat(made), threshold, separation, config.limit)
 
 
@@ -152,8 +157,9 @@ def _attacks(
     if text is not None:
         prompts = [text.template] * len(pool)
         vector, _ = invert(
-            model, text.encoder, pool.latents, prompts, attack, seed=seed, report=report
-        )
+            model, text.encoder, pool.latents, prompts, attack, seed=seed,
+            report=_as(report, "token"),
+        )  # fmt: skip
         gen = generator(seed, 0, "attack.words")
         order = torch.randperm(max(1, len(text.words)), generator=gen).tolist()
         words = [text.words[order[i % len(order)]] for i in range(config.pictures) if text.words]
@@ -164,11 +170,19 @@ def _attacks(
         found.append(("token", said))
     for vectors in config.vectors:
         context, _ = optimise_context(
-            model, pool.latents, vectors, anchor, attack, seed=seed, max_norm=norm, report=report
-        )
+            model, pool.latents, vectors, anchor, attack, seed=seed, max_norm=norm,
+            report=_as(report, f"context {vectors}"),
+        )  # fmt: skip
         found.append((f"context {vectors}", [context[0]] * config.pictures))
     return found
 
 
-def _pictures(model: DiffusionModel, contexts: Sequence[Tensor], gen: torch.Generator) -> Tensor:
-    return decode_all(model, sample_each(model, contexts, seeded_noise(model, len(contexts), gen)))
+def _as(report: Report, part: str) -> Report:
+    """A report of one of the attacks as a part of the whole."""
+    return lambda r: report(replace(r, stage=ATTACK, part=part))
+
+
+def _pictures(
+    model: DiffusionModel, contexts: Sequence[Tensor], gen: torch.Generator, made: Made
+) -> Tensor:
+    return draw_images(model, contexts, seeded_noise(model, len(contexts), gen), made)

@@ -22,7 +22,7 @@ from ..model.exact import context_layers
 from ..model.interface import DiffusionModel, TextSpace
 from ..rng import generator
 from ..settings import setting
-from ..types import EmbeddingPool, ImagePool, MinedEmbedding, Report, silent
+from ..types import EmbeddingPool, ImagePool, MinedEmbedding, Report, Tally, silent
 from .attackers import Adversary, Attacker, start_attackers
 from .chase_pictures import ChasePictures, PictureRow, TeacherDraws
 from .circumvent import TrainResult, with_pictures
@@ -114,16 +114,19 @@ def chase(
     """
     check_pool(pool, 1, model)
     retain.close_exactly(model, adapters)
-    embeddings = with_pictures(model, adapters, embeddings, config.images, seed=seed, report=report)
+    embeddings = with_pictures(
+        model, adapters, embeddings, config.images, seed=seed, stage="chase", report=report
+    )
     round_ = embeddings.round
     gen = generator(seed, round_, "chase")
-    attack = _Attack(model, adapters, embeddings, pool, anchor, config, text, gen)
+    attack = _Attack(model, adapters, embeddings, pool, anchor, config, text, gen, report)
     kept = [
         Retained(
             model, adapters, entries, weight, uniform, retain.config,
-            generator(seed, round_, f"chase.{name}"), ahead=True,
+            generator(seed, round_, f"chase.{name}"),
+            ahead=Tally(report, "chase", round_, retain.config.noisy * len(entries), name),
         )
-        for name, entries, weight, uniform in retain.sets(model, adapters, seed)
+        for name, entries, weight, uniform in retain.sets(model, adapters, seed, report)
     ]  # fmt: skip
     if retain.bank is not None and len(retain.bank):
         attack.add_unrelated(retain.bank.contexts)
@@ -159,13 +162,14 @@ class _Attack:
         config: ChaseConfig,
         text: TextSpace | None,
         gen: torch.Generator,
+        report: Report,
     ):
         self._model, self._config, self._text, self._gen = model, config, text, gen
         self.pictures = ChasePictures(
             model, adapters, embeddings, pool, anchor, text.template if text is not None else "",
             asked=config.asked, eta=config.eta, gen=gen,
             anchor_images=config.anchor_images if config.anchor_batch else 0,
-            anchor_eta=config.anchor_eta,
+            anchor_eta=config.anchor_eta, report=report,
         )  # fmt: skip
         self._repeats = bool(context_layers(model, adapters.names))
         self._unrelated: TeacherDraws | None = None

@@ -12,7 +12,7 @@ from ..errors import DarkMinerError
 from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel, TextSpace
 from ..model.sampling import pictures_each
-from ..types import EmbeddingPool, ImagePool, MinedEmbedding
+from ..types import EmbeddingPool, ImagePool, MinedEmbedding, Report, Tally, silent
 from .attackers import Adversary
 from .engine import ask_teacher, noised
 from .losses import teacher_target
@@ -84,8 +84,10 @@ class ChasePictures:
         anchor_images: int,
         anchor_eta: float,
         gen: torch.Generator,
+        report: Report = silent,
     ):
-        self._model, self._adapters = model, adapters
+        self._model, self._adapters, self._report = model, adapters, report
+        self._round = embeddings.round
         self._entries = _concept_contexts(embeddings, pool.prompt)
         subjects = self._entries[1:]
         self.concepts = [e.context for e in self._entries]
@@ -95,20 +97,27 @@ class ChasePictures:
         self.prompts = [plain, *(e.template or plain for e in subjects)]
         which = torch.randint(len(pool), (asked,), generator=gen)
         alone = torch.zeros(asked, dtype=torch.int64)
-        self.alone = self._draw(pool.latents[which], alone, self.concepts, eta, gen)
+        made = self._tally("concept", asked * (4 if subjects else 2))
+        self.alone = self._draw(pool.latents[which], alone, self.concepts, eta, gen, made)
         self.subjects = self.alone
         if subjects:
             owner = torch.randint(1, len(self._entries), (asked,), generator=gen)
             pictures = torch.stack([self._entries[int(i)].picture(gen) for i in owner])
-            self.subjects = self._draw(pictures, owner, self.concepts, eta, gen)
+            self.subjects = self._draw(pictures, owner, self.concepts, eta, gen, made)
         self.of_anchors = self.alone
         if anchor_images:
+            made = self._tally("anchors", len(self.anchors) * anchor_images)
             with adapters.off():
-                made = pictures_each(model, self.anchors, anchor_images, gen)
-            owner = torch.randint(len(made), (asked,), generator=gen)
-            which = torch.randint(made.shape[1], (asked,), generator=gen)
+                latents = pictures_each(model, self.anchors, anchor_images, gen, made)
+            owner = torch.randint(len(latents), (asked,), generator=gen)
+            which = torch.randint(latents.shape[1], (asked,), generator=gen)
             concepts = self.concepts if anchor_eta else None
-            self.of_anchors = self._draw(made[owner, which], owner, concepts, anchor_eta, gen)
+            made = self._tally("anchor answers", asked * (2 if anchor_eta else 1))
+            shown = latents[owner, which]
+            self.of_anchors = self._draw(shown, owner, concepts, anchor_eta, gen, made)
+
+    def _tally(self, part: str, steps: int) -> Tally:
+        return Tally(self._report, "chase", self._round, steps, part)
 
     def _draw(
         self,
@@ -117,28 +126,35 @@ class ChasePictures:
         concepts: Sequence[Tensor] | None,
         eta: float,
         gen: torch.Generator,
+        tally: Tally,
     ) -> TeacherDraws:
         """Noise every picture once and ask the teacher.
 
         Args:
             pictures: clean latents ``[N, C, h, w]``; owner: the context of each, ``[N]``.
             concepts: contexts to lead away from; None: targets are the anchor's answers.
+            tally: counts the answers.
         """
         made = noised(self._model, pictures, gen)
-        anchor = self._ask(made.noisy, made.timestep, self.anchors, owner)
+        anchor = self._ask(made.noisy, made.timestep, self.anchors, owner, tally)
         if concepts is None:
             return TeacherDraws(made.noisy, made.timestep, made.truth, anchor, owner)
-        concept = self._ask(made.noisy, made.timestep, concepts, owner)
+        concept = self._ask(made.noisy, made.timestep, concepts, owner, tally)
         answer = teacher_target(anchor, concept, eta)
         return TeacherDraws(
             made.noisy, made.timestep, made.truth, answer, owner, concept - anchor
         )  # fmt: skip
 
     def _ask(
-        self, noisy: Tensor, timestep: Tensor, contexts: Sequence[Tensor], owner: Tensor
+        self,
+        noisy: Tensor,
+        timestep: Tensor,
+        contexts: Sequence[Tensor],
+        owner: Tensor,
+        tally: Tally,
     ) -> Tensor:
         asked = [contexts[i] for i in owner.tolist()]
-        return ask_teacher(self._model, self._adapters, noisy, timestep, asked)
+        return ask_teacher(self._model, self._adapters, noisy, timestep, asked, made=tally)
 
     def unrelated(
         self, contexts: Sequence[Tensor], eta: float, gen: torch.Generator
@@ -154,7 +170,8 @@ class ChasePictures:
         seen = self.subjects
         assert seen.direction is not None
         owner = torch.randint(len(contexts), (len(seen),), generator=gen)
-        plain = self._ask(seen.noisy, seen.timestep, contexts, owner)
+        tally = self._tally("unrelated", len(seen))
+        plain = self._ask(seen.noisy, seen.timestep, contexts, owner, tally)
         return replace(seen, answer=plain - eta * seen.direction, owner=owner, direction=None)
 
     def rows(

@@ -16,7 +16,7 @@ from ..model.interface import DiffusionModel
 from ..model.sampling import pictures_each, sample_each, seeded_noise
 from ..rng import generator
 from ..settings import setting
-from ..types import EmbeddingPool, MinedEmbedding, Report, StepReport, silent
+from ..types import EmbeddingPool, MinedEmbedding, Report, Tally, silent
 from .engine import Plan, Trainer, asked_ahead, noised
 from .losses import preserved_contexts
 from .optim import TrainingConfig
@@ -98,7 +98,7 @@ def circumvent(
             model, adapters, entries, weight, uniform, retain.config,
             generator(seed, round_, "bank.probe"),
         )
-        for _, entries, weight, uniform in retain.sets(model, adapters, seed)
+        for _, entries, weight, uniform in retain.sets(model, adapters, seed, report)
     ]  # fmt: skip
 
     def plan(step: int) -> list[Plan]:
@@ -119,23 +119,25 @@ def with_pictures(
     images: int,
     *,
     seed: int,
+    stage: str = "circumvent",
     report: Report = silent,
 ) -> EmbeddingPool:
     """Fill in what the *original* model makes from each entry that has no latents yet.
 
     Args:
         images: pictures per entry.
+        stage: what reports call it.
     """
     missing = [i for i, e in enumerate(embeddings.entries) if e.latents is None]
     if not missing:
         return embeddings
     entries = list(embeddings.entries)
     gen = generator(seed, embeddings.round, "pictures")
+    tally = Tally(report, stage, embeddings.round, len(missing) * images, "pictures")
     with adapters.off():
-        made = pictures_each(model, [entries[i].context for i in missing], images, gen)
+        made = pictures_each(model, [entries[i].context for i in missing], images, gen, tally)
     for i, latents in zip(missing, made, strict=True):
         entries[i] = replace(entries[i], latents=latents.clone())
-    report(StepReport("pictures", embeddings.round, 1, 1))
     return replace(embeddings, entries=tuple(entries))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel
-from ..model.sampling import alike, predict_each
+from ..model.sampling import Made, alike, predict_each, unwatched
 from ..types import Report, StepReport
 from .losses import squared_error, teacher_target
 from .optim import LossTrace, TrainingConfig, make_optimizer, set_lr
@@ -88,10 +88,11 @@ def ask_teacher(
     contexts: Sequence[Tensor],
     *,
     batch: int | None = None,
+    made: Made = unwatched,
 ) -> Tensor:
     """The original model's predictions ``[N, C, h, w]`` float32 CPU, see :func:`predict_each`."""
     with adapters.off():
-        return predict_each(model, noisy, timestep, contexts, batch=batch)
+        return predict_each(model, noisy, timestep, contexts, batch=batch, made=made)
 
 
 class _Row(NamedTuple):

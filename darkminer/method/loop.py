@@ -208,7 +208,7 @@ class _Run:
             self.losses[f"mine {round_} tokens"] = mined.token_losses
         self.gauge = self.gauge or make_gauge(
             self.model, self.encode, self.reference, self.pool, self.config.verify,
-            seed=self.seed, adapters=self.adapters,
+            seed=self.seed, round_=round_, adapters=self.adapters, report=self.report,
         )  # fmt: skip
         verdict = verify(
             self.model, self.encode, mined.embeddings, self.reference, self.pool,

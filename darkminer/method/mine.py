@@ -186,7 +186,7 @@ def mine_tokens(
         first = first or (drawn, loss)
         optimizer.step()
         trace.add(loss)
-        report(StepReport("mine", round_, step + 1, config.steps, trace.last))
+        report(StepReport("mine", round_, step + 1, config.steps, trace.last, part="tokens"))
     trace.flush()
     require_settled(tokens, "mine", round_, config.steps)
     found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in

@@ -20,7 +20,7 @@ from ..model.interface import DiffusionModel
 from ..model.sampling import pictures_each, predict_each
 from ..rng import generator
 from ..settings import Settings, setting
-from ..types import RetainSet
+from ..types import Report, RetainSet, Tally, silent
 from .engine import Noised, Plan, Targets, ask_teacher, noised
 from .losses import squared_error
 
@@ -68,14 +68,17 @@ class Retain:
     keep: Sequence[Tensor] = ()
     made: dict[str, RetainSet] | None = None
 
-    def prompts(self, model: DiffusionModel, adapters: Adapters, seed: int) -> RetainSet:
+    def prompts(
+        self, model: DiffusionModel, adapters: Adapters, seed: int, report: Report = silent
+    ) -> RetainSet:
         """The keep prompts as a retain set, with pictures of each by the original model."""
         made = self.made if self.made is not None else {}
         if "keep" not in made:
             contexts = tuple(row for c in self.keep for row in c.detach().float().cpu())
-            gen = generator(seed, 0, "keep")
+            gen, images = generator(seed, 0, "keep"), self.config.keep_images
+            tally = Tally(report, "keep", 0, len(contexts) * images)
             with adapters.off():
-                latents = pictures_each(model, contexts, self.config.keep_images, gen)
+                latents = pictures_each(model, contexts, images, gen, tally)
             made["keep"] = RetainSet(contexts, latents, ("keep",) * len(contexts))
         return made["keep"]
 
@@ -85,12 +88,12 @@ class Retain:
             keep_exactly(model, adapters, self.keep, self.config.keep_exact)
 
     def sets(
-        self, model: DiffusionModel, adapters: Adapters, seed: int
+        self, model: DiffusionModel, adapters: Adapters, seed: int, report: Report = silent
     ) -> Iterator[tuple[str, RetainSet, float, float]]:
         """Name, entries, weight and share of uniform draws of every set that counts."""
         config = self.config
         if self.keep and config.keep_weight > 0:
-            yield "keep", self.prompts(model, adapters, seed), config.keep_weight, 1.0
+            yield "keep", self.prompts(model, adapters, seed, report), config.keep_weight, 1.0
         if self.bank is not None and len(self.bank) and config.weight > 0:
             yield "bank", self.bank, config.weight, config.uniform
 
@@ -148,8 +151,8 @@ class Retained:
     Args:
         weight: of the set's mean squared error in a step.
         gen: draws the pictures that drift is measured on, and those of ``ahead``.
-        ahead: whether noisy pictures are made and the teacher asked now, once for all steps; else
-            each step has pictures of its own.
+        ahead: counts the teacher's answers where noisy pictures are made and the teacher asked now,
+            once for all steps; None: each step has pictures of its own.
     """
 
     def __init__(
@@ -162,19 +165,22 @@ class Retained:
         config: RetainConfig,
         gen: torch.Generator,
         *,
-        ahead: bool = False,
+        ahead: Tally | None = None,
     ):
         self._model, self._entries, self._weight, self._config = model, entries, weight, config
-        self._ahead = self._answers(adapters, gen) if ahead else None
+        self._ahead = self._answers(adapters, gen, ahead) if ahead else None
         self._sampler = DriftSampler(model, adapters, entries, uniform, gen)
 
-    def _answers(self, adapters: Adapters, gen: torch.Generator) -> tuple[Noised, Tensor]:
+    def _answers(
+        self, adapters: Adapters, gen: torch.Generator, tally: Tally
+    ) -> tuple[Noised, Tensor]:
         contexts = self._entries.contexts
         owner = torch.arange(len(contexts)).repeat(self._config.noisy)
         picture = torch.randint(self._entries.latents.shape[1], (len(owner),), generator=gen)
         made = noised(self._model, self._entries.latents[owner, picture], gen)
         asked = [contexts[i] for i in owner.tolist()]
-        return made, ask_teacher(self._model, adapters, made.noisy, made.timestep, asked)
+        noisy, timestep, _ = made
+        return made, ask_teacher(self._model, adapters, noisy, timestep, asked, made=tally)
 
     def _drawn(self, step: int, gen: torch.Generator) -> Tensor:
         if step % self._config.refresh == 0:

@@ -14,16 +14,18 @@ from torch.nn.functional import normalize
 from ..finite import finite_features, in_stage
 from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel, ImageEncoder
-from ..model.sampling import draw_images, seeded_noise
+from ..model.sampling import Made, draw_images, seeded_noise, unwatched
 from ..rng import generator
 from ..settings import Settings, setting
-from ..types import ImagePool, MinedEmbedding, Report, StepReport, Verdict, silent
+from ..types import ImagePool, MinedEmbedding, Report, Tally, Verdict, silent
 from .blank import require_direction, require_prompt_matters
 
 Against = Literal["pairs", "means"]
 AGAINST: tuple[Against, ...] = get_args(Against)
 
 _CALIBRATION_IMAGES = 16
+CALIBRATION_PICTURES = 2 * _CALIBRATION_IMAGES
+"""Pictures of the reference prompt that :func:`calibrate` makes."""
 _MEAN_IMAGES = 64  # pool images whose mean feature stands for the concept
 
 
@@ -106,14 +108,23 @@ def make_gauge(
     config: VerifyConfig,
     *,
     seed: int,
+    round_: int = 0,
     adapters: Adapters | None = None,
+    report: Report = silent,
 ) -> Gauge:
-    """The gauge of a run's verdicts; arguments as of :func:`verify`."""
+    """The gauge of a run's verdicts; arguments as of :func:`verify`.
+
+    Args:
+        round_: the round that needs it first, for reports: it draws nothing of its own.
+    """
     encode = finite_features(encode)
     threshold = config.threshold
     if threshold == "auto":
         off = adapters.off() if adapters is not None else nullcontext()
-        threshold, _ = calibrate(model, encode, reference, pool, config, seed=seed, off=off)
+        threshold, _ = calibrate(
+            model, encode, reference, pool, config, seed=seed, off=off,
+            made=Tally(report, "verify", round_, CALIBRATION_PICTURES, "calibration"),
+        )  # fmt: skip
     means = config.against == "means"
     return Gauge(threshold, encode(pool.first(_MEAN_IMAGES)) if means else None)
 
@@ -150,17 +161,19 @@ def verify(
     encode = finite_features(encode)
     gen = generator(seed, round_, "verify")
     m, draws = len(embeddings), config.draws
-    noise = seeded_noise(model, _references(m * draws, config), gen)
+    noise = seeded_noise(model, reference_pictures(m * draws, config), gen)
     contexts = [e.context for e in embeddings for _ in range(draws)]
-    x_r = draw_images(model, [reference[0]] * len(noise), noise)
-    report(StepReport("verify", round_, 1, 2, images=x_r[:4]))
-    x_c = draw_images(model, contexts, noise[: m * draws])
-    report(StepReport("verify", round_, 2, 2, images=x_c[:4]))
+    tally = Tally(report, "verify", round_, len(noise) + m * draws)
+    x_r = draw_images(model, [reference[0]] * len(noise), noise, tally)
+    tally(0, x_r[:4])
+    x_c = draw_images(model, contexts, noise[: m * draws], tally)
+    tally(0, x_c[:4])
     if not all(torch.equal(c, reference[0].to(c)) for c in contexts):
         require_prompt_matters(x_c, x_r[: m * draws])
     gauge = gauge or make_gauge(
-        model, encode, reference, pool, config, seed=seed, adapters=adapters
-    )
+        model, encode, reference, pool, config, seed=seed, round_=round_, adapters=adapters,
+        report=report,
+    )  # fmt: skip
     made, origin = encode(x_c), encode(x_r)
     if gauge.concept is not None:
         wanted = gauge.concept
@@ -189,11 +202,15 @@ def calibrate(
     *,
     seed: int,
     off: AbstractContextManager[None] | None = None,
+    made: Made = unwatched,
 ) -> tuple[float, float]:
     """A threshold for this image encoder, from pictures that surely have or lack the concept.
 
     Pool images stand for pictures with the concept, anchor pictures for those without; both are
     scored against other pool images (the recipe of the paper's table 12) or their mean.
+
+    Args:
+        made: told of the pictures that are made, :data:`CALIBRATION_PICTURES` in all.
 
     Returns:
         the cut that separates the two best (Youden's J; midway between the neighbours), and the
@@ -204,7 +221,7 @@ def calibrate(
     n = _CALIBRATION_IMAGES
     with off or nullcontext():
         noise = seeded_noise(model, 2 * n, gen)
-        anchors = encode(draw_images(model, [reference[0]] * (2 * n), noise))
+        anchors = encode(draw_images(model, [reference[0]] * (2 * n), noise, made))
     order = torch.randperm(len(pool), generator=gen)
     concept = encode(pool.floats(order[: 2 * n].tolist()))
     require_direction(concept, anchors)
@@ -231,7 +248,7 @@ def best_cut(positive: Tensor, negative: Tensor) -> tuple[float, float]:
     return float(cuts[gain.argmax()]), float(auc)
 
 
-def _references(count: int, config: VerifyConfig) -> int:
+def reference_pictures(count: int, config: VerifyConfig) -> int:
     """How many reference pictures: one a target, and enough for a mean where one is taken."""
     return max(count, _CALIBRATION_IMAGES) if config.against == "means" else count
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,14 @@ class SamplingConfig(Settings):
     sampler: str = setting("ddim", "the host's sampler")
     scheduler: str = setting("normal", "the host's noise schedule")
     batch: int = setting(8, "pictures made at once; less when memory runs out", low=1)
+
+
+Made = Callable[[int], object]
+"""Told how many pictures or predictions have been made since it was last told."""
+
+
+def unwatched(_: int) -> None:
+    """A :data:`Made` that does nothing."""
 
 
 def seeded_noise(model: DiffusionModel, count: int, gen: torch.Generator) -> Tensor:
@@ -60,12 +68,15 @@ def alike(
 
 
 @torch.no_grad()
-def sample_each(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor) -> Tensor:
+def sample_each(
+    model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor, made: Made = unwatched
+) -> Tensor:
     """One picture's latents per context, with the network as it stands.
 
     Args:
         contexts: n contexts ``[L_i, D]``; their lengths may differ.
         noise: ``[n, C, h, w]``.
+        made: told after every batch.
 
     Returns:
         ``[n, C, h, w]`` float32 CPU.
@@ -77,10 +88,11 @@ def sample_each(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor
 
     def make(part: Sequence[int]) -> None:
         context = torch.stack([contexts[i] for i in part]).to(model.device)
-        made = model.sample(context, noise[part]).float().cpu()
-        if not is_finite(made):
-            finite(made, _to_blame(model, context, noise[part]), "latents")
-        result[part] = made
+        latents = model.sample(context, noise[part]).float().cpu()
+        if not is_finite(latents):
+            finite(latents, _to_blame(model, context, noise[part]), "latents")
+        result[part] = latents
+        made(len(part))
 
     for part in of_one_length(contexts, model.batch):
         in_halves(part, make)
@@ -103,6 +115,7 @@ def predict_each(
     contexts: Sequence[Tensor],
     *,
     batch: int | None = None,
+    made: Made = unwatched,
 ) -> Tensor:
     """The network's predictions ``[n, C, h, w]`` float32 CPU as it stands, without gradients.
 
@@ -110,26 +123,34 @@ def predict_each(
         noisy: ``[n, C, h, w]``; timestep: ``[n]``.
         contexts: n contexts ``[L_i, D]``; their lengths may differ.
         batch: rows per pass at the most; None: as many as pictures are made at once.
+        made: told after every pass.
     """
     answers = torch.empty_like(noisy, dtype=torch.float32, device="cpu")
     for rows, context, (x, t) in alike(contexts, noisy, timestep, batch=batch or model.batch):
         asked = (part.to(model.device) for part in (x, t, context))
         answers[rows] = model.denoise(*asked).float().cpu()
+        made(len(rows))
     return finite(answers, NETWORK, "predictions")
 
 
-def draw_images(model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor) -> Tensor:
+def draw_images(
+    model: DiffusionModel, contexts: Sequence[Tensor], noise: Tensor, made: Made = unwatched
+) -> Tensor:
     """One picture per context, ``[n, H, W, 3]`` in 0..1; arguments as of :func:`sample_each`."""
-    return decode_all(model, sample_each(model, contexts, noise))
+    return decode_all(model, sample_each(model, contexts, noise, made))
 
 
 def pictures_each(
-    model: DiffusionModel, contexts: Sequence[Tensor], count: int, gen: torch.Generator
+    model: DiffusionModel,
+    contexts: Sequence[Tensor],
+    count: int,
+    gen: torch.Generator,
+    made: Made = unwatched,
 ) -> Tensor:
     """``count`` pictures' latents of every context ``[L_i, D]``: ``[n, count, C, h, w]``."""
     noise = seeded_noise(model, count * len(contexts), gen)
-    made = sample_each(model, [c for c in contexts for _ in range(count)], noise)
-    return made.view(len(contexts), count, *model.latent_shape)
+    latents = sample_each(model, [c for c in contexts for _ in range(count)], noise, made)
+    return latents.view(len(contexts), count, *model.latent_shape)
 
 
 @torch.no_grad()

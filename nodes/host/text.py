@@ -13,6 +13,7 @@ from torch import Tensor
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.finite import TEXT_ENCODER, finite
 from ...darkminer.method.words import without
+from ...darkminer.model.sampling import Made, unwatched
 from .carry import check_carried, settle
 from .copy import plain_copy
 from .session import Conditioning
@@ -25,15 +26,22 @@ def conditioning(clip: Any, prompt: str) -> Conditioning:
     return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
 
 
-def contexts(clip: Any, prompts: Sequence[str]) -> list[Tensor]:
+def contexts(clip: Any, prompts: Sequence[str], made: Made = unwatched) -> list[Tensor]:
     """The context ``[L, D]`` float32 CPU of every prompt.
+
+    Args:
+        made: told after every prompt.
 
     Raises:
         NotFiniteError: if the text encoder gives contexts that are not finite.
     """
-    with torch.no_grad():
-        made = [conditioning(clip, p)[0][0][0].detach().float().cpu().clone() for p in prompts]
-    return [finite(context, TEXT_ENCODER, "contexts") for context in made]
+    found: list[Tensor] = []
+    for prompt in prompts:
+        with torch.no_grad():
+            context = conditioning(clip, prompt)[0][0][0].detach().float().cpu().clone()
+        found.append(finite(context, TEXT_ENCODER, "contexts"))
+        made(1)
+    return found
 
 
 def vocabulary(clip: Any, exclude: Sequence[str] = ()) -> list[str]:
