@@ -44,8 +44,9 @@ def test_stages_come_in_order():
     seen = []
 
     def report(r):
-        if not seen or seen[-1] != (r.stage, r.round):
-            seen.append((r.stage, r.round))
+        step = (r.part or r.stage, r.round)
+        if not seen or seen[-1] != step:
+            seen.append(step)
 
     done = run(report=report)
     assert seen == [
