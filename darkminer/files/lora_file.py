@@ -6,22 +6,21 @@ adapted layer and nothing else: one foreign key is enough for some loaders to re
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import DarkMinerError
 from ..model.adapter import AdapterState
+from .atomic import write_whole
+from .bounds import Damaged
 from .lora_check import SUFFIXES, LoraLayer, lora_layers
 from .lora_metadata import joint_metadata
+from .tensor_file import tensor_parts
 
 
 class LoraDict(dict[str, Tensor]):
@@ -198,20 +197,16 @@ def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, 
     Raises:
         DarkMinerError: if it cannot be written.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Some safetensors put a file in its place that only its owner may read.
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        mode = temporary.stat().st_mode
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, dict(metadata))
-        temporary.chmod(mode)
-        os.replace(temporary, path)
+        write_whole(path, tensor_parts(tensors, metadata))
+    except Damaged as error:
+        raise DarkMinerError(
+            f"The file {path.name!r} cannot be written ({error}): connect a LoRA that was made "
+            "here."
+        ) from error
     except OSError as error:
         raise DarkMinerError(
             f"The file {path.name!r} cannot be written ({error}): make room and check who may "
             "write to its folder."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
