@@ -1,5 +1,5 @@
 import torch
-from dark_miner.darkminer.method.engine import Targets, answered, join
+from dark_miner.darkminer.method.engine import Targets, join, predict_rows
 from dark_miner.darkminer.method.losses import (
     mining_loss,
     preserved_contexts,
@@ -61,7 +61,7 @@ def test_answers_equal_one_pass_per_row_also_for_contexts_of_unequal_length():
     ]
     rows = join(parts)
     assert len(rows) == 6 and rows.weight.tolist() == [3.0, 5.0, 5.0, 5.0, 3.0, 3.0]
-    together = answered(model, rows)
+    together = predict_rows(model, rows)
     for i, context in enumerate(rows.contexts):
         alone = model.denoise(rows.noisy[i : i + 1], rows.timestep[i : i + 1], context[None])
         assert torch.allclose(alone[0], together[i], atol=1e-6)

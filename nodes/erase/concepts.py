@@ -129,9 +129,9 @@ def check_size(size: int, config: EraseConfig) -> None:
     Raises:
         DarkMinerError: if so.
     """
-    if config.max_rounds and size < config.mine.images:
+    if size < config.mine.k:
         raise DarkMinerError(
-            f"size is {size} and mining needs {config.mine.images} pictures: ask for more."
+            f"size is {size} and mining needs {config.mine.k} pictures: ask for more."
         )
 
 

@@ -48,14 +48,14 @@ class Erased:
 
 def settings(tools):
     """Few steps, with a rate at which the output must change."""
-    few = {"steps": 3, "lr_drop": 3, "batch": 1, "images": 1, "bank_batch": 1, "rank": 2}
-    few |= {"alpha": 2.0, "lr": 0.01, "lr_late": 0.01}
+    few = {"steps": 3, "lr_drop": 3, "batch": 1, "images": 1, "lr": 0.01, "lr_late": 0.01}
     return SimpleNamespace(
+        lora=replace(tools.config.FAST.lora, rank=2, alpha=2.0),
         mine=replace(
-            tools.config.FAST.mine, steps=2, lr_drop=2, count=1, images=2, batch=1, length=4,
+            tools.config.FAST.mine, steps=2, lr_drop=2, count=1, k=2, batch=1, length=4,
             tokens=0,
         ),
-        verify=replace(tools.config.FAST.verify, threshold=-1.0, draws=1, images=2),
+        verify=replace(tools.config.FAST.verify, threshold=-1.0, draws=1, k=2),
         circumvent=replace(tools.config.FAST.circumvent, **few),
     )  # fmt: skip
 
@@ -136,7 +136,7 @@ def erase(tools, family, model, path):
             session, concept, size=2, seed=0, concept="c", prompt="a c photo"
         )
         seen["pool"] = pool
-        adapters = tools.loop.new_adapters(session, config.circumvent, seed=0)
+        adapters = tools.loop.new_adapters(session, config.lora, seed=0)
         digest = tools.adapter.frozen_digest(session.network)
         mined = tools.mine.mine(session, pool, anchor, config.mine, seed=0, round_=1)
         seen["mined"] = mined

@@ -190,7 +190,7 @@ def train(tools, model, stop=None):
         pool = tools.image_pool.build_pool(
             session, context, size=2, seed=0, concept="c", prompt="a c photo"
         )
-        adapters = tools.loop.new_adapters(session, settings(tools).circumvent, seed=0)
+        adapters = tools.loop.new_adapters(session, settings(tools).lora, seed=0)
         found = tools.types.EmbeddingPool(concept="c").opened(
             [tools.types.MinedEmbedding(context[0], 1)]
         )

@@ -37,7 +37,7 @@ def skipped(tools, clip, layer):
 def spoken(tools, clip):
     with tools.training.training_mode(), torch.no_grad():
         text = tools.text.TextEncoder(clip)
-        return text([TEMPLATE], text.word("penguin")[None])[0].cpu()
+        return text([TEMPLATE], text.embedding("penguin")[None])[0].cpu()
 
 
 def encoded(tools, clip):

@@ -63,7 +63,7 @@ def test_two_runs_of_one_round_are_one_run_of_two(world, first):
 
 def test_text_start_and_chase_come_again_where_asked(world, first):
     def chased(embeddings):
-        return len([e for e in embeddings.entries if e.source == "mined"])
+        return len([e for e in embeddings.entries if e.kind != "text"])
 
     _, short, _ = loop(world, 1, **first)
     _, long, _ = loop(world, 1, opening="always", **first)

@@ -148,7 +148,7 @@ def test_the_saved_file_can_be_continued(erased, tools):
 
     state = tools.lora.state_of(load_file(erased.path), erased.model)
     with session_on(tools, erased.model, erased.family) as session:
-        config = tools.stages.as_continued(settings(tools).circumvent, state, erased.model)
+        config = tools.stages.as_continued(settings(tools).lora, state, erased.model)
         assert config.layers == "blocks"
         tools.loop.new_adapters(session, config, seed=1, state=state)
         assert torch.allclose(answer(session, erased.family), erased.seen["trained"], **CLOSE)

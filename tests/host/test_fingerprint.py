@@ -77,7 +77,7 @@ def on(tools, model, family, pool):
     return tools.stages.stage(
         model, node="MineEmbedding", anchor=miniature.prompt(family, 7), pool=pool,
         sampling=tools.config.SamplingConfig(2, 1.0, "euler", "normal", 2),
-        config=tools.config.FAST.circumvent, seed=0,
+        config=tools.config.FAST.lora, seed=0,
     )  # fmt: skip
 
 

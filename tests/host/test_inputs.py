@@ -51,7 +51,7 @@ def sockets(hosted):
         lora[f"{stem}.lora_up.weight"] = torch.zeros(weight.shape[0], 2)
         lora[f"{stem}.lora_down.weight"] = torch.zeros(2, weight.flatten(1).shape[1])
         lora[f"{stem}.alpha"] = torch.tensor(2.0)
-    found = types.MinedEmbedding(torch.zeros(3, width), 0, source="ink")
+    found = types.MinedEmbedding(torch.zeros(3, width), 0, kind="text", prompt="ink")
     return {
         "MODEL": model, "CLIP": clip, "VAE": vae, "CLIP_VISION": vision, "CONDITIONING": prompt,
         "IMAGE": torch.zeros(2, 32, 32, 3), "LORA_MODEL": lora,
@@ -279,7 +279,7 @@ def test_every_setting_that_is_named_as_an_input_is_one(nodes):
     [
         ("MineEmbedding", "MineConfig.lr", "learning_rate is 0.0: it must be above 0."),
         ("DarkMinerLoop", "MineConfig.lr", "mine_learning_rate is 0.0: it must be above 0."),
-        ("CircumventLoRA", "CircumventConfig.alpha", "rank makes alpha 0.0: it must be above 0."),
+        ("CircumventLoRA", "LoraConfig.alpha", "rank makes alpha 0.0: it must be above 0."),
         ("EraseConcepts", "CircumventConfig.lr_late", "circumvent_learning_rate makes lr_late"),
         ("DarkMinerLoop", "EraseConfig.text_start", "chase_steps asks for a chase"),
         ("DarkMinerChase", "ChaseConfig.lr", "learning_rate is 0.0"),
@@ -288,7 +288,7 @@ def test_every_setting_that_is_named_as_an_input_is_one(nodes):
 )
 def test_a_setting_is_said_in_the_nodes_words(hosted, node_id, setting, words):
     errors = pack("darkminer.errors")
-    with pytest.raises(errors.DarkMinerError) as caught, pack("nodes.host.run").named(node_id):
+    with pytest.raises(errors.DarkMinerError) as caught, pack("nodes.fields").named(node_id):
         raise errors.SettingError(setting, 0.0, "above 0")
     assert str(caught.value).startswith(f"{node_id}: {words}")
 
@@ -312,8 +312,14 @@ def test_a_chase_of_another_rank_is_told_before_and_saved(nodes, sockets):
     given |= {"rank": 3, "layers": "values", "steps": 1, "sampling_steps": 2}
     lora = node.execute(**given).args[1]
     settings = json.loads(lora.metadata["darkminer_settings"])
-    assert settings["start"]["rank"] == 3
-    assert settings["start"]["layers"] == "values" and settings["chase"]["steps"] == 1
+    assert settings["lora"]["rank"] == 3 and settings["lora"]["alpha"] == 3.0
+    assert settings["lora"]["layers"] == "values" and settings["chase"]["steps"] == 1
+
+
+def test_what_is_left_at_nothing_stays_as_the_preset_has_it(hosted):
+    paper = pack("darkminer.config").PAPER
+    changed = pack("nodes.inputs").override(paper.mine, steps=7, lr=0.0, length=None)
+    assert (changed.steps, changed.lr, changed.length) == (7, 0.1, 32)
 
 
 def test_seeds_stay_as_they_are_after_a_run(nodes):

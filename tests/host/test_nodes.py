@@ -148,7 +148,7 @@ def test_the_file_says_what_it_is(by_loop):
     assert metadata["darkminer_concept"] == "ink"
     assert metadata["darkminer_rounds"] == "2"
     preset = importlib.import_module("dark_miner.darkminer.config").FAST
-    assert metadata["ss_network_dim"] == str(preset.circumvent.rank)
+    assert metadata["ss_network_dim"] == str(preset.lora.rank)
     assert metadata["darkminer_seed"] == "3"
     assert len(metadata["darkminer_base_fingerprint"]) == 12
 
@@ -309,7 +309,7 @@ def test_two_erasures_become_one_file_with_a_picture_and_go_on(comfy):
     """A, then B on the model without A; joined, saved with a picture, and continued."""
     few = {"mine_steps": 2, "circumvent_steps": 2, "chase_steps": 2, "max_rounds": 1}
     few["bank_size"] = 4
-    rank = importlib.import_module("dark_miner.darkminer.config").FAST.circumvent.rank
+    rank = importlib.import_module("dark_miner.darkminer.config").FAST.lora.rank
     prompt = loop("loras/one", **few)
     second = {**prompt["loop"]["inputs"], "model": ["loop", 0], "seed": 4}
     prompt["again"] = node("DarkMinerLoop", **second)

@@ -54,7 +54,7 @@ def adapted(world):
     from dark_miner.darkminer.config import PAPER
     from dark_miner.darkminer.method.loop import new_adapters
 
-    adapters, reference = new_adapters(world.session, PAPER.circumvent, seed=SEED), None
+    adapters, reference = new_adapters(world.session, PAPER.lora, seed=SEED), None
     try:
         state = adapters.state()
         up = {n: normal(*t.shape, seed=i) * 0.05 for i, (n, t) in enumerate(state.up.items())}

@@ -33,16 +33,16 @@ def gallery(tools):
 
 def trained_on(tools, clip, target, seed):
     """Every prompt that an erasure of a target is told, or joins by itself."""
-    config, exclude = PRESETS["fast"], [*tools.gallery.HELD_OUT, target.name]
+    size, exclude = PRESETS["fast"].bank.size, [*tools.gallery.HELD_OUT, target.name]
     words = tools.text.vocabulary(clip, exclude)
     told = {tools.erasure.ANCHOR, tools.erasure.NEGATIVE}
     told |= {target.template.replace("*", target.name)}
-    templates = tools.erasing.text_templates(config, target.template)
+    templates = tools.erasing.text_templates(target.template)
     told |= set(tools.erasing.concept_prompts(target.name, templates))
     for prompt, anchor in tools.erasing.subject_prompts(target.name, target.template, words):
         told |= {prompt, anchor}
-    patterns = tools.erasing.bank_config(config.bank, target.template)
-    told |= set(tools.erasing.vocabulary_prompts(words, patterns, seed=seed))
+    patterns = tools.erasing.bank_templates(target.template)
+    told |= set(tools.erasing.vocabulary_prompts(words, patterns, size, seed=seed))
     return told
 
 

@@ -64,7 +64,7 @@ def pool(tools, gallery, size=6):
 
 def short(tools):
     config = tools.config
-    few = {"steps": 4, "lr_drop": 3, "bank_batch": 2, "batch": 2}
+    few = {"steps": 4, "lr_drop": 3, "batch": 2}
     return replace(
         config.FAST,
         text_words=2,
@@ -74,6 +74,7 @@ def short(tools):
         start=replace(config.FAST.start, **few),
         chase=replace(config.FAST.chase, steps=3, lr_drop=2),
         bank=replace(config.FAST.bank, size=6),
+        retain=replace(config.FAST.retain, batch=2),
     )
 
 
@@ -138,11 +139,11 @@ def test_frozen_weights_of_the_training_copy_do_not_move(tools, gallery):
         model, anchor=anchor, sampling=tools.sampling, latent_size=images.latent_size
     ) as session:
         digest = tools.adapter.frozen_digest(session.network)
-        config = short(tools).circumvent
-        adapters = tools.loop.new_adapters(session, config, seed=0)
-        start = tools.erasing.concept_contexts(clip, images, short(tools), exclude=(), seed=0)
+        config = short(tools)
+        adapters = tools.loop.new_adapters(session, config.lora, seed=0)
+        start = tools.erasing.concept_contexts(clip, images, config, exclude=(), seed=0)
         context = tools.session.context_of(anchor, "test", "anchor")
-        tools.circumvent.circumvent(session, adapters, start, context, config, seed=0)
+        tools.circumvent.circumvent(session, adapters, start, context, config.circumvent, seed=0)
         assert any(float(up.abs().max()) > 0 for up in adapters.state().up.values())
         assert tools.adapter.frozen_digest(session.network) == digest
 
@@ -172,7 +173,7 @@ def test_the_text_encoder_copy_is_the_hosts_and_gradients_reach_the_token(tools,
     clip = gallery[1]
     with tools.session.training_mode():
         text = tools.text.TextEncoder(clip)
-        word = text.word("penguin")[None].requires_grad_(True)
+        word = text.embedding("penguin")[None].requires_grad_(True)
         ours = text(["a drawing of a *"], word)
         theirs = tools.text.contexts(clip, ["a drawing of a penguin"])[0]
         assert torch.allclose(ours[0].cpu(), theirs, atol=1e-5)

@@ -45,10 +45,10 @@ def test_half_a_surrogate_pair_in_any_text_leaves_the_server_running(comfy, fiel
 @pytest.mark.parametrize("chained", [False, True])
 def test_what_the_host_logs_of_an_error_can_be_written(hosted, chained):
     """A library's own message quotes what it was given, and the host logs what led to an error."""
-    run = importlib.import_module("dark_miner.nodes.host.run")
+    fields = importlib.import_module("dark_miner.nodes.fields")
     errors = importlib.import_module("dark_miner.darkminer.errors")
     for prefix in ("", "Node: "):
-        with pytest.raises(errors.DarkMinerError, match="^Node: ") as caught, run.named("Node"):
+        with pytest.raises(errors.DarkMinerError, match="^Node: ") as caught, fields.named("Node"):
             try:
                 raise RuntimeError(f"{prefix}a \ud800")
             except RuntimeError as error:

@@ -55,7 +55,7 @@ def test_every_template_says_what_the_host_says_with_the_word(tools, clips, kind
     clip = clips[kind]
     with tools.training.training_mode(), torch.no_grad():
         text = tools.text.TextEncoder(clip)
-        ours = text([template], text.word("penguin")[None])[0]
+        ours = text([template], text.embedding("penguin")[None])[0]
         theirs = tools.text.contexts(clip, [template.replace("*", "penguin")])[0]
     assert close(ours, theirs)
 
@@ -64,7 +64,7 @@ def test_gradients_pass_weights_and_chunks(tools, clips):
     with tools.training.training_mode():
         text = tools.text.TextEncoder(clips["sd15"])
         for template in ("(a * drawing:1.3), pale", f"{LONG} of a *"):
-            word = text.word("penguin")[None].requires_grad_(True)
+            word = text.embedding("penguin")[None].requires_grad_(True)
             text([template], word).square().sum().backward()
             assert bool(word.grad.any())
 
@@ -73,10 +73,10 @@ def test_gradients_pass_weights_and_chunks(tools, clips):
 def test_a_prompt_without_a_place_for_the_token_is_refused(tools, clips, kind):
     with tools.training.training_mode(), torch.no_grad():
         text = tools.text.TextEncoder(clips[kind])
-        word = text.word("penguin")[None]
+        word = text.embedding("penguin")[None]
         with pytest.raises(tools.errors.DarkMinerError, match="'a drawing'.* where 1 should be"):
             text(["a * drawing", "a drawing"], word)
-        plain = text.said(["a drawing"])[0]
+        plain = text.encode(["a drawing"])[0]
         assert close(plain, tools.text.contexts(clips[kind], ["a drawing"])[0])
 
 
@@ -103,7 +103,7 @@ def test_the_pool_keeps_concept_and_template(tools, gallery):
     assert (own.prompt, tools.erasing.pool_template(own)) == ("", template)
     start = tools.erasing.concept_contexts(clip, pool, tools.config.FAST, exclude=(), seed=0)
     for entry in start.entries:
-        assert entry.template.replace("*", "ink") == entry.source
+        assert entry.template.replace("*", "ink") == entry.prompt
         assert "drinking pink" in entry.template or entry.template in ("*", "a *")
 
 

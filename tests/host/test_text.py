@@ -61,7 +61,7 @@ def test_a_token_reaches_both_clips_and_says_what_the_host_says(tools):
     clip = miniature.text_encoder("sdxl")
     with tools.training.training_mode():
         text = tools.text.TextEncoder(clip)
-        word = text.word("penguin")[None].requires_grad_(True)
+        word = text.embedding("penguin")[None].requires_grad_(True)
         assert word.shape == (1, 768 + 1280)
         ours = text(["a photo of a *", "a * photo"], word)
         theirs = tools.text.contexts(clip, ["a photo of a penguin", "a penguin photo"])
@@ -76,11 +76,15 @@ def few(tools):
     return replace(
         fast,
         text_words=1,
+        lora=short.lora,
         mine=replace(short.mine, tokens=1, token_words=1),
         verify=short.verify,
         circumvent=short.circumvent,
         start=short.circumvent,
-        chase=replace(fast.chase, steps=2, lr_drop=2, lengths=(2,), tokens=2, past=1, concepts=1),
+        chase=replace(
+            fast.chase, steps=2, lr_drop=2, soft_prompts=(2,), tokens=2, replay=1, concept_batch=1
+        ),
+        retain=replace(fast.retain, batch=1),
         bank=replace(fast.bank, size=2),
     )
 
