@@ -5,7 +5,12 @@ import unicodedata
 
 import pytest
 from dark_miner.darkminer.errors import DarkMinerError
-from dark_miner.darkminer.files.names import MAX_STEM, checked_prefix, file_stem
+from dark_miner.darkminer.files.names import (
+    MAX_STEM,
+    checked_folder,
+    checked_prefix,
+    file_stem,
+)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +90,23 @@ def test_what_is_taken_can_be_made_here(tmp_path):
     folder, _, name = longest.rpartition("/")
     os.makedirs(tmp_path / folder)
     (tmp_path / folder / f"{name}_00001_.safetensors").touch()
+
+
+@pytest.mark.parametrize("folder", ["ink", "runs/ink", "runs\\ink", "梵高/x", ".x", "a b"])
+def test_a_folder_below_another_one_keeps_its_name(folder):
+    assert checked_folder(folder) == folder.replace("\\", "/")
+
+
+@pytest.mark.parametrize(
+    "folder, reason",
+    [
+        ("", "a part ''"), ("..", r"a part '\.\.'"), ("a/../../b", r"a part '\.\.'"),
+        ("/tmp/ink", "a part ''"), ("\\\\server\\ink", "a part ''"), ("C:\\ink", "holds ':'"),
+        ("runs/nul", "Windows keeps"), ("com1.x/a", "Windows keeps"), ("ink.", "a full stop"),
+        ("a\0", r"holds '\\x00'"), ("a" * 201, "more than 200"), ("a/" * 300 + "b", "longer than"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_leads_elsewhere_or_nowhere_is_one_sentence(folder, reason):
+    with pytest.raises(DarkMinerError, match=f"^run folder '.*{reason}.*'runs/ink'.$") as caught:
+        checked_folder(folder, "run folder")
+    assert len(str(caught.value)) < 300

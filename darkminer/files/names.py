@@ -58,6 +58,24 @@ def checked_prefix(prefix: str, name: str = "filename_prefix") -> str:
     return text
 
 
+def checked_folder(folder: str, name: str = "folder") -> str:
+    """A folder's name below another one with ``/`` between its parts, as every system can hold it.
+
+    Raises:
+        DarkMinerError: if it leads out of the other one, or some system cannot hold it.
+    """
+    text = unicodedata.normalize("NFC", folder).replace("\\", "/")
+    wrong = next(filter(None, map(_what_is_wrong, text.split("/"))), "")
+    if not wrong and len(text.encode()) > MAX_PREFIX:
+        wrong = f"is longer than {MAX_PREFIX} bytes"
+    if wrong:
+        raise DarkMinerError(
+            f"{name} {_short(folder)} {wrong}: write a folder's name, or several with / between "
+            "them, e.g. 'runs/ink'."
+        )
+    return text
+
+
 def _what_is_wrong(part: str) -> str:
     """What keeps a folder's or file's name from being held everywhere, or ""."""
     forbidden = next((c for c in part if c in _FORBIDDEN or _unseen(c)), None)
