@@ -169,3 +169,72 @@ def test_the_teacher_asked_ahead_answers_the_same_draws():
         torch.testing.assert_close(
             torch.tensor(runs[0][2].losses), torch.tensor(runs[1][2].losses), rtol=1e-4, atol=1e-5
         )
+
+
+FRESH = replace(QUICK, steps=5, batch=2, fresh=True)
+
+
+def same(one, other):
+    one, other = one.state(), other.state()
+    return all(
+        torch.equal(a[n], b[n])
+        for a, b in ((one.up, other.up), (one.down, other.down))
+        for n in a
+    )  # fmt: skip
+
+
+def watched(drawn, batch=4):
+    """The toy model, noting what its sampler is asked for: contexts and the noise of each."""
+    model = replace(toy.model(), batch=batch)
+
+    def sample(context, noise):
+        drawn.extend(zip(context.expand(len(noise), -1, -1), noise.clone(), strict=True))
+        return model.sample(context, noise)
+
+    return replace(model, sample=sample)
+
+
+def test_fresh_makes_a_new_picture_for_every_row_of_every_step():
+    drawn = []
+    _, _, result = run(FRESH, pool_of(1, 2), model=watched(drawn))
+    assert len(drawn) == FRESH.steps * FRESH.batch
+    assert len({tuple(noise.flatten().tolist()) for _, noise in drawn}) == len(drawn)
+    own = [toy.context(20)[0], toy.context(21)[0]]
+    assert all(any(torch.equal(context, c) for c in own) for context, _ in drawn)
+    assert all(e.latents is None for e in result.embeddings.entries)
+    drawn.clear()
+    run(replace(FRESH, fresh=False), pool_of(1, 2), model=watched(drawn))
+    assert len(drawn) == 2 * FRESH.images
+
+
+def test_fresh_pictures_are_the_original_models():
+    """Whatever the adapters have learnt: every picture is what the bare network makes of it."""
+    model, original, made = toy.model(), toy.model(), []
+
+    def sample(context, noise):
+        made.append((context, noise, model.sample(context, noise)))
+        return made[-1][2]
+
+    _, adapters, _ = run(
+        replace(FRESH, lr=0.5, lr_late=0.5), model=replace(model, sample=sample, batch=1)
+    )
+    assert all(bool(up.any()) for up in adapters.state().up.values())
+    assert len(made) == FRESH.steps * FRESH.batch
+    assert all(torch.equal(latents, original.sample(c, noise)) for c, noise, latents in made)
+
+
+def test_fresh_pictures_give_another_lora_and_the_same_seed_the_same():
+    def trained(seed=0, **changes):
+        return run(replace(FRESH, **changes), pool_of(1, 2), seed=seed)[1]
+
+    assert same(trained(), trained())
+    assert not same(trained(), trained(fresh=False))
+    assert not same(trained(), trained(seed=1))
+
+
+def test_fresh_draws_are_the_same_however_many_pictures_are_made_at_once():
+    one, many = [], []
+    for drawn, batch in ((one, 1), (many, 64)):
+        run(FRESH, pool_of(1, 2), model=watched(drawn, batch))
+    for (context, noise), (other, again) in zip(one, many, strict=True):
+        assert torch.equal(context, other) and torch.equal(noise, again)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.config import EraseConfig
+from dark_miner.darkminer.config import PAPER, EraseConfig
 from dark_miner.darkminer.method.circumvent import CircumventConfig, circumvent
 from dark_miner.darkminer.method.loop import erase, new_adapters
 from dark_miner.darkminer.method.mine import MineConfig, mine
@@ -10,6 +10,7 @@ from dark_miner.darkminer.method.verify import VerifyConfig, verify
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding
 
 from . import toy
+from .test_attack_verdict import _draws as draws
 
 TRAIN = CircumventConfig(steps=6, images=1)
 QUICK = EraseConfig(
@@ -127,3 +128,42 @@ def test_an_error_leaves_the_network_as_it_was(stage):
     after = model.network.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[k], before[k]) for k in before)
+
+
+def test_without_a_limit_rounds_go_on_until_nothing_is_found():
+    """Embeddings draw the concept until five rounds have trained, and something else from then."""
+    shown, hidden = draws(toy.pool().latents), draws(-6.0 * torch.ones_like(toy.pool().latents))
+    finished = []
+
+    def sample(context, noise):
+        return (shown if len(finished) < 5 else hidden)(context, noise)
+
+    done = run(
+        replace(QUICK, max_rounds=None, verify=VerifyConfig()),
+        model=replace(toy.model(), sample=sample), on_round=finished.append,
+    )  # fmt: skip
+    assert [v.verified for v in done.verdicts] == [True] * 5 + [False]
+    assert done.last is None and not done.outcome.there and not done.outcome.empty
+    assert [h.round for h in done.embeddings.history] == [1, 2, 3, 4, 5, 6]
+    assert EraseConfig().max_rounds is None is PAPER.max_rounds
+
+
+def test_a_limit_is_never_passed_and_the_same_rounds_give_the_same_adapters():
+    finished = []
+    for rounds in (0, 1, 2):
+        finished.clear()
+        run(replace(QUICK, max_rounds=rounds), on_round=finished.append)
+        assert len(finished) == rounds
+    whole = run(replace(QUICK, max_rounds=3), on_round=finished.append)
+    assert equal(finished[1].adapters, run().adapters)
+    assert not equal(whole.adapters, run().adapters)
+
+
+def test_a_reference_of_its_own_judges_and_trains_nothing():
+    other = toy.context(70)
+    plain, apart, anchored = run(), run(reference=other), run(reference=toy.context(0))
+    assert equal(plain.adapters, apart.adapters)
+    assert plain.score == anchored.score != apart.score
+    for one, two in zip(plain.verdicts, apart.verdicts, strict=True):
+        assert torch.equal(one.target, two.target)
+        assert not torch.equal(one.reference, two.reference)

@@ -52,7 +52,7 @@ class CircumventConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The pool with every entry's pictures filled in, and the loss of each step."""
+    """The pool, with every entry's pictures unless each step made its own, and each step's loss."""
 
     embeddings: EmbeddingPool
     losses: list[float]

@@ -192,7 +192,7 @@ def test_files_of_every_precision_are_trained_in_float32_on_a_cpu(tools, name, d
     assert stored.dtype == dtype
     with session_on(tools, model, family) as session:
         assert torch.equal(session.network.get_submodule(rows.path).weight, stored.float())
-        adapters = tools.loop.new_adapters(session, settings(tools).circumvent, seed=0)
+        adapters = tools.loop.new_adapters(session, settings(tools).lora, seed=0)
         context = torch.randn(1, 4, family.width, requires_grad=True)
         x = torch.randn(1, *session.latent_shape)
         said = session.denoise(x, session.schedule.timesteps[[500]], context)

@@ -224,7 +224,7 @@ def test_a_session_goes_on_after_other_models_have_taken_its_networks_place(tool
     with tools.session.training_session(
         model, anchor=anchor, negative=negative, sampling=tools.sampling, latent_size=(8, 8)
     ) as session:
-        adapters = tools.loop.new_adapters(session, short(tools).circumvent, seed=0)
+        adapters = tools.loop.new_adapters(session, short(tools).lora, seed=0)
         context = anchor[0][0].float().to(session.device)
         x, t = torch.ones(1, 8, 8, 8, device=session.device), torch.full((1,), 500.0).to(context)
         before = session.denoise(x, t, context).detach()
