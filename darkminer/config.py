@@ -72,6 +72,7 @@ _FAST_CIRCUMVENT = CircumventConfig(
     lr=1e-4,  # a round only mends what the chase has left: more would undo its margins
     lr_late=5e-5,
     lr_drop=40,
+    clip=3200.0,
     r=0.5,
     alpha_p=0.0,
     images=3,
@@ -82,7 +83,7 @@ FAST = EraseConfig(
     max_rounds=1,
     text_start=True,
     text_words=48,
-    lora=LoraConfig(rank=16, alpha=16.0, layers="blocks"),
+    lora=LoraConfig(rank=16, alpha=16.0, layers="blocks", spread=3.0),
     sampling=SamplingConfig(steps=20, cfg=7.0, sampler="euler"),
     mine=MineConfig(
         optimizer="adam",
@@ -90,6 +91,7 @@ FAST = EraseConfig(
         lr=0.05,
         lr_late=0.02,
         lr_drop=70,
+        clip=320.0,
         count=2,
         tokens=3,
         reachable=True,

@@ -30,7 +30,7 @@ from .engine import Targets, Trainer, join
 from .image_pool import check_pool
 from .losses import repeated, squared_error
 from .mine import reachable_norm
-from .optim import LR, LR_DROP, LR_LATE, OPTIMIZER, OPTIMIZERS, Optimizer, TrainingConfig
+from .optim import CLIP, LR, LR_DROP, LR_LATE, OPTIMIZER, OPTIMIZERS, Optimizer, TrainingConfig
 from .retain import NOTHING, Retain, Retained
 
 
@@ -43,6 +43,7 @@ class ChaseConfig(TrainingConfig):
     lr: float = setting(5e-3, LR, above=0)
     lr_late: float = setting(1e-3, LR_LATE, above=0)
     lr_drop: int = setting(0, LR_DROP, low=0)
+    clip: float = setting(3200.0, CLIP, above=0)
     tokens: int = setting(10, "attackers that are adversarial tokens", low=0)
     soft_prompts: tuple[int, ...] = setting(
         (1, 4, 16), "attackers that are soft prompts: the length of each, in tokens", low=1

@@ -21,7 +21,7 @@ from ..model.interface import DiffusionModel
 from ..model.sampling import Made, alike, predict_each, unwatched
 from ..types import Report, StepReport
 from .losses import squared_error, teacher_target
-from .optim import LossTrace, TrainingConfig, make_optimizer, set_lr
+from .optim import LossTrace, TrainingConfig, at_size, make_optimizer, set_lr
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,7 @@ class Trainer:
         round_: int,
         report: Report,
     ):
+        config = at_size(config, model.latent_shape)
         self._model, self._adapters, self._config = model, adapters, config
         self._stage, self._round, self._report = stage, round_, report
         self._parameters = adapters.parameters()

@@ -74,7 +74,7 @@ def new_adapters(
     """
     gen = generator(seed, 0, "adapter")
     names = adapted_layers(model.network, config.layers)
-    adapters = Adapters.inject(model.network, names, config.rank, config.alpha, gen)
+    adapters = Adapters.inject(model.network, names, config.rank, config.alpha, gen, config.spread)
     if state is not None:
         adapters.load(state)
     return adapters

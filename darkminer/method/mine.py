@@ -23,6 +23,7 @@ from .optim import (
     LR_LATE,
     LossTrace,
     TrainingConfig,
+    at_size,
     make_optimizer,
     require_fallen,
     require_settled,
@@ -41,7 +42,9 @@ class MineConfig(TrainingConfig):
     lr: float = setting(0.1, LR, above=0)
     lr_late: float = setting(0.01, LR_LATE, above=0)
     lr_drop: int = setting(500, LR_DROP, low=0)
-    clip: float = setting(10.0, "gradient norm limit of each embedding", above=0)
+    clip: float = setting(
+        10.0, "gradient norm limit of each embedding, for latents of 16384 numbers", above=0
+    )
     length: int = setting(32, "tokens L of the embedding", low=1)
     k: int = setting(3, "pool images one embedding is mined on", low=1)
     batch: int = setting(3, "of these k images per step", low=1)
@@ -112,6 +115,7 @@ def mine(
         DivergedError: if a loss is not finite, or ended far above its start.
     """
     check_pool(pool, config.k, model)
+    config = at_size(config, model.latent_shape)
     gen = generator(seed, round_, "mine")
     m, k = config.count, config.k
     indices = torch.stack([torch.randperm(len(pool), generator=gen)[:k] for _ in range(m)])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from ..finite import is_finite
 from ..settings import Settings, setting
 
 Optimizer = Literal["sgd", "adam"]
+Trained = TypeVar("Trained", bound="TrainingConfig")
 OPTIMIZERS = ("sgd", "adam")
 
 GROWTH_LIMIT = 10.0
@@ -24,8 +26,12 @@ times the paper's learning rate it is 11 after 40 steps, at a hundred times 470 
 """
 _RISEN = 10.0
 
+SIZE = 4 * 64 * 64
+"""Numbers of a latent of SD 1.x at 512 x 512, which rates and clips are given for."""
+
 STEPS = "optimiser steps"
 OPTIMIZER = "sgd without momentum, or adam"
+CLIP = "gradient norm limit, for latents of 16384 numbers"
 LR = "learning rate up to step lr_drop"
 LR_LATE = "learning rate from step lr_drop on"
 LR_DROP = "step from which lr_late counts"
@@ -40,7 +46,26 @@ class TrainingConfig(Settings):
     lr: float = setting(0.01, LR, above=0)
     lr_late: float = setting(0.001, LR_LATE, above=0)
     lr_drop: int = setting(800, LR_DROP, low=0)
-    clip: float = setting(100.0, "gradient norm limit", above=0)
+    clip: float = setting(100.0, CLIP, above=0)
+
+
+def at_size(config: Trained, latent_shape: tuple[int, int, int]) -> Trained:
+    """The settings for latents of another size than those of SD 1.x, which the paper trained on.
+
+    Losses are sums over C, h, w, and so are their gradients: on a latent of n times as many numbers
+    they are n times as large. A clip that means the same is n times as large, too, and plain
+    gradient descent takes the same step at an n-th of the rate. Adam's steps do not depend on it.
+
+    Args:
+        latent_shape: ``(C, h, w)`` of one picture.
+    """
+    ratio = math.prod(latent_shape) / SIZE
+    rates = (
+        config
+        if config.optimizer == "adam"
+        else replace(config, lr=config.lr / ratio, lr_late=config.lr_late / ratio)
+    )
+    return replace(rates, clip=config.clip * ratio)
 
 
 def make_optimizer(config: TrainingConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

@@ -33,6 +33,9 @@ class LoraConfig(Settings):
 
     rank: int = setting(8, "rank of the LoRA", low=1)
     alpha: float = setting(8.0, "its output is scaled by alpha / rank", above=0)
+    spread: float = setting(
+        1.0, "its lower half starts within sqrt(spread / inputs); 1 as in PEFT and loralib", above=0
+    )
     layers: Layers = setting(
         "values",
         "layers it adapts: values, the attentions' value projections alone; blocks, also the "
@@ -135,15 +138,17 @@ class Adapters:
         rank: int,
         alpha: float,
         gen: torch.Generator,
+        spread: float = 1.0,
     ) -> Adapters:
         """Put a LoRA on each layer in ``names``.
 
-        ``down`` starts Kaiming-uniform from ``gen`` and ``up`` at zero, so that a fresh adapter
+        ``down`` starts uniform from ``gen`` and ``up`` at zero, so that a fresh adapter
         changes nothing (Hu et al., 2021).
 
         Args:
             names: module paths of linear layers; of a fused one only the value rows are trained.
             gen: CPU generator of the start values.
+            spread: ``down`` starts uniformly within ``sqrt(spread / in)``.
         """
         network.requires_grad_(False)
         names = list(names)
@@ -160,7 +165,7 @@ class Adapters:
         adapters = cls(network, layers, rank, float(alpha), fused)
         for name in names:
             down, up = adapters._pair(name)
-            bound = math.sqrt(3.0 / down.shape[1])
+            bound = math.sqrt(spread / down.shape[1])
             start = torch.rand(down.shape, generator=gen, dtype=torch.float32) * 2.0 - 1.0
             down.data = (start * bound).to(down.device)
             up.data = torch.zeros(up.shape, dtype=torch.float32, device=up.device)
