@@ -81,11 +81,7 @@ def optimise(
 
     try:
         for step in range(config.steps):
-            which = torch.randint(len(latents), (config.batch,), generator=gen)
-            x = latents[which].to(model.device)
-            noise = torch.randn(x.shape, generator=gen).to(x.device)
-            index = model.schedule.draw(len(x), gen)
-            loss = model.memory.attempt(gradients, x, noise, index, which)
+            loss = model.memory.attempt(gradients, *_draw(model, latents, config.batch, gen))
             optimizer.step()
             if after_step is not None:
                 with torch.no_grad():
@@ -99,6 +95,16 @@ def optimise(
     finally:
         variable.requires_grad_(False)
     return trace.values
+
+
+def _draw(
+    model: DiffusionModel, latents: Tensor, batch: int, gen: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A step's drawings ``[b, C, h, w]``, their noise, their levels, and which they are ``[b]``."""
+    which = torch.randint(len(latents), (batch,), generator=gen)
+    x = latents[which].to(model.device)
+    noise = torch.randn(x.shape, generator=gen).to(x.device)
+    return x, noise, model.schedule.draw(len(x), gen), which
 
 
 def _denoising_error(

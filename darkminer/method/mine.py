@@ -123,34 +123,27 @@ def mine(
     context = _start(anchor, config, gen).to(model.device).requires_grad_(True)
     limit = reachable_norm(anchor, concept_contexts) if config.reachable else None
 
-    def contexts() -> Tensor:
-        return context.repeat_interleave(config.batch, 0)
-
     optimizer = make_optimizer(config, [context])
-    trace = LossTrace("mine", round_)
-    first: tuple[_Drawn, Tensor] | None = None
-    for step in range(config.steps):
+
+    def move(step: int) -> None:
         set_lr(optimizer, config, step)
-        drawn = _draw(model, images, config, gen)
-        loss = model.memory.attempt(_gradients, model, drawn, context, contexts)
-        first = first or (drawn, loss)
         _clip_each(context, config.clip)
         optimizer.step()
         if limit is not None:
             project(context, limit)
-        trace.add(loss)
-        report(StepReport("mine", round_, step + 1, config.steps, trace.last))
-    trace.flush()
-    require_settled(context, "mine", round_, config.steps)
-    _require_fallen(model, first, contexts, round_, config)
+
+    losses = _search(
+        model, context, lambda: context.repeat_interleave(config.batch, 0),
+        lambda: _draw(model, images, config, gen), move, config.steps, round_, report,
+    )  # fmt: skip
     found = context.detach().float().cpu()
     embeddings = tuple(
         MinedEmbedding(found[i].clone(), round_, tuple(indices[i].tolist())) for i in range(m)
     )
     if text is None or not config.tokens:
-        return MineResult(embeddings, trace.values)
+        return MineResult(embeddings, losses)
     spoken = mine_tokens(model, pool, text, config, seed=seed, round_=round_, report=report)
-    return MineResult(embeddings + spoken.embeddings, trace.values, spoken.token_losses)
+    return MineResult(embeddings + spoken.embeddings, losses, spoken.token_losses)
 
 
 @with_merged_adapters
@@ -182,21 +175,13 @@ def mine_tokens(
     def contexts() -> Tensor:
         return text.encoder(repeats, tokens.repeat_interleave(k, 0)).to(images.device)
 
-    trace = LossTrace("mine", round_)
-    first: tuple[_Drawn, Tensor] | None = None
-    for step in range(config.steps):
-        drawn = _noised(model, images, gen)
-        loss = model.memory.attempt(_gradients, model, drawn, tokens, contexts)
-        first = first or (drawn, loss)
-        optimizer.step()
-        trace.add(loss)
-        report(StepReport("mine", round_, step + 1, config.steps, trace.last, part="tokens"))
-    trace.flush()
-    require_settled(tokens, "mine", round_, config.steps)
+    losses = _search(
+        model, tokens, contexts, lambda: _noised(model, images, gen), lambda _: optimizer.step(),
+        config.steps, round_, report, part="tokens",
+    )  # fmt: skip
     found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
              zip(tokens.detach(), indices.tolist(), strict=True)]  # fmt: skip
-    _require_fallen(model, first, contexts, round_, config)
-    return MineResult(tuple(e for group in found for e in group), [], trace.values)
+    return MineResult(tuple(e for group in found for e in group), [], losses)
 
 
 @torch.no_grad()
@@ -218,6 +203,44 @@ def _spoken(
         MinedEmbedding(c.clone(), round_, indices, kind="token", anchor=a.clone())
         for c, a in zip(contexts, anchors, strict=True)
     ]
+
+
+def _search(
+    model: DiffusionModel,
+    variable: Tensor,
+    contexts: Callable[[], Tensor],
+    draw: Callable[[], _Drawn],
+    move: Callable[[int], None],
+    steps: int,
+    round_: int,
+    report: Report,
+    part: str = "",
+) -> list[float]:
+    """Descend the mining loss (equation 5); the mean loss of each step.
+
+    Args:
+        variable: what is mined, m embeddings ``[m, ...]``; moved in place.
+        contexts: the context that ``variable`` makes for each picture, ``[m * b, L, D]``.
+        draw: a step's pictures.
+        move: moves ``variable`` by its gradient; told the step, counted from 0.
+
+    Raises:
+        DivergedError: if a loss is not finite, or ended far above its start.
+    """
+    trace = LossTrace("mine", round_)
+    first: tuple[_Drawn, Tensor] | None = None
+    for step in range(steps):
+        drawn = draw()
+        loss = model.memory.attempt(_gradients, model, drawn, variable, contexts)
+        first = first or (drawn, loss)
+        move(step)
+        trace.add(loss)
+        report(StepReport("mine", round_, step + 1, steps, trace.last, part=part))
+    trace.flush()
+    require_settled(variable, "mine", round_, steps)
+    if first is not None:
+        _require_fallen(model, first, contexts, round_, steps)
+    return trace.values
 
 
 class _Drawn(NamedTuple):
@@ -267,16 +290,15 @@ def _gradients(
 @torch.no_grad()
 def _require_fallen(
     model: DiffusionModel,
-    first: tuple[_Drawn, Tensor] | None,
+    first: tuple[_Drawn, Tensor],
     contexts: Callable[[], Tensor],
     round_: int,
-    config: MineConfig,
+    steps: int,
 ) -> None:
     """Ask once more what the first step asked, of what was mined."""
-    assert first is not None
     (x, noise, index), before = first
     after = mining_loss(model.denoise, model.schedule, x, contexts(), noise, index).mean()
-    require_fallen(before, after, "mine", round_, config.steps)
+    require_fallen(before, after, "mine", round_, steps)
 
 
 def _start(anchor: Tensor, config: MineConfig, gen: torch.Generator) -> Tensor:

@@ -21,6 +21,7 @@ from ...darkminer.finite import TEXT_ENCODER, VAE, finite
 from ...darkminer.model.interface import DiffusionModel
 from ...darkminer.model.memory import Memory
 from ...darkminer.model.sampling import SamplingConfig
+from ...darkminer.model.schedule import Schedule
 from .carry import carry, check_carried, check_prompt, settle
 from .copy import WholePatcher, training_copy
 from .fingerprint import fingerprint, latent_format
@@ -75,36 +76,56 @@ def training_session(
 
         check_levels(patcher, sampling)
         _load_first(load, patcher)
-        device = torch.device(patcher.load_device)
-        memory = Memory(lambda: comfy.model_management.get_free_memory(device))
         anchor, negative = _owned(anchor), _owned(negative)
         try:
-            session = DiffusionModel(
-                network=base.diffusion_model,
-                denoise=memory.denoiser(
-                    denoiser(base, anchor, device, frames, load, options), base.diffusion_model
-                ),
-                schedule=levels,
-                sample=sampler(patcher, anchor, negative, sampling, frames),
-                decode=_decoder(base, vae, frames),
-                latent_shape=(
-                    model.get_model_object("latent_format").latent_channels,
-                    *latent_size,
-                ),
-                context_dim=_context_dim(model, anchor),
-                device=device,
-                names=names,
-                fingerprint=fingerprint(model),
-                family=model_family(model.model.model_config),
-                latent_format=latent_format(model),
-                batch=sampling.batch,
-                memory=memory,
-                sampled_by=sampled_by(sampling),
-            )
+            session = _session(
+                model, base, patcher, anchor=anchor, negative=negative, sampling=sampling,
+                latent_size=latent_size, vae=vae, levels=levels, names=names, frames=frames,
+                load=load, options=options,
+            )  # fmt: skip
             try_out(session, options, anchor[0][0])
             yield session
         finally:
             patcher.detach()
+
+
+def _session(
+    model: Any,
+    base: Any,
+    patcher: Any,
+    *,
+    anchor: Conditioning,
+    negative: Conditioning | None,
+    sampling: SamplingConfig,
+    latent_size: tuple[int, int],
+    vae: Any,
+    levels: Schedule,
+    names: dict[str, str],
+    frames: bool,
+    load: Callable[[], None],
+    options: NetworkOptions,
+) -> DiffusionModel:
+    """The training copy ``base``, on its own ``patcher``, as the method sees it."""
+    device = torch.device(patcher.load_device)
+    memory = Memory(lambda: comfy.model_management.get_free_memory(device))
+    denoise = denoiser(base, anchor, device, frames, load, options)
+    return DiffusionModel(
+        network=base.diffusion_model,
+        denoise=memory.denoiser(denoise, base.diffusion_model),
+        schedule=levels,
+        sample=sampler(patcher, anchor, negative, sampling, frames),
+        decode=_decoder(base, vae, frames),
+        latent_shape=(model.get_model_object("latent_format").latent_channels, *latent_size),
+        context_dim=_context_dim(model, anchor),
+        device=device,
+        names=names,
+        fingerprint=fingerprint(model),
+        family=model_family(model.model.model_config),
+        latent_format=latent_format(model),
+        batch=sampling.batch,
+        memory=memory,
+        sampled_by=sampled_by(sampling),
+    )
 
 
 def _load_first(load: Callable[[], None], patcher: Any) -> None:
