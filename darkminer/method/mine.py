@@ -297,7 +297,8 @@ def _require_fallen(
 ) -> None:
     """Ask once more what the first step asked, of what was mined."""
     (x, noise, index), before = first
-    after = mining_loss(model.denoise, model.schedule, x, contexts(), noise, index).mean()
+    asked = finite(contexts(), TEXT_ENCODER, "contexts")
+    after = mining_loss(model.denoise, model.schedule, x, asked, noise, index).mean()
     require_fallen(before, after, "mine", round_, steps)
 
 
