@@ -13,6 +13,7 @@ from .method.bank import BankConfig
 from .method.chase import ChaseConfig
 from .method.circumvent import CircumventConfig
 from .method.mine import MineConfig
+from .method.repair import RepairConfig
 from .method.retain import RetainConfig
 from .method.verify import VerifyConfig
 from .model.adapter import LoraConfig
@@ -50,6 +51,7 @@ class EraseConfig(Settings):
     verify: VerifyConfig = stage(VerifyConfig, "verification (equation 6)")
     start: CircumventConfig = stage(CircumventConfig, "circumventing in the text start, round 0")
     chase: ChaseConfig = stage(ChaseConfig, "mining while circumventing, before the first round")
+    repair: RepairConfig = stage(RepairConfig, "bringing back what else was moved, after the chase")
     circumvent: CircumventConfig = stage(CircumventConfig, "circumventing (equations 7 and 8)")
     bank: BankConfig = stage(BankConfig, "the vocabulary bank")
     retain: RetainConfig = stage(RetainConfig, "what must not change")
@@ -60,6 +62,11 @@ class EraseConfig(Settings):
             self.text_start or not self.chase.steps,
             "text_start",
             "on where a chase is asked for (chase.steps above 0)",
+        )
+        self.require(
+            self.text_start or not self.repair.steps,
+            "text_start",
+            "on where repairing is asked for (repair.steps above 0)",
         )
 
 

@@ -102,14 +102,15 @@ class _Row(NamedTuple):
     reference: int
     concept: int | None
     eta: float
+    anchor: int
 
 
 @dataclass
 class Plan:
     """One step's rows before the teacher has answered.
 
-    The target of a row is ``e0(r) - eta (e0(c) - e0(r))``, see :func:`~.losses.teacher_target`;
-    reference r and concept c are numbers of questions that :meth:`ask` has noted.
+    The target of a row is ``e0(r) - eta (e0(c) - e0(a))``, see :func:`~.losses.teacher_target`;
+    reference r, concept c and anchor a are numbers of questions that :meth:`ask` has noted.
 
     Attributes:
         noisy: the step's pictures ``[n, C, h, w]``; timestep: ``[n]``; both on the CPU.
@@ -134,9 +135,16 @@ class Plan:
         reference: int,
         concept: int | None = None,
         eta: float = 0.0,
+        *,
+        anchor: int | None = None,
     ) -> None:
-        """Note a row: the student, asked under ``context``, should answer as the target says."""
-        self._rows.append(_Row(picture, context, weight, reference, concept, eta))
+        """Note a row: the student, asked under ``context``, should answer as the target says.
+
+        Args:
+            anchor: what the concept is held against; None: the reference.
+        """
+        held = reference if anchor is None else anchor
+        self._rows.append(_Row(picture, context, weight, reference, concept, eta, held))
 
     def targets(self, answers: Tensor) -> Targets:
         """The rows, with the teacher's answers to all questions ``[q, C, h, w]``."""
@@ -146,6 +154,7 @@ class Plan:
                 answers[row.reference],
                 None if row.concept is None else answers[row.concept],
                 row.eta,
+                answers[row.anchor],
             )
             for row in self._rows
         ]

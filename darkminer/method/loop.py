@@ -18,6 +18,7 @@ from .chase import chase
 from .circumvent import CircumventConfig, TrainResult, circumvent
 from .mine import mine
 from .outcome import Outcome, adds_nothing
+from .repair import repair
 from .retain import Retain
 from .verify import Gauge, make_gauge, verify
 
@@ -171,6 +172,11 @@ class _Run:
                 report=self.report,
             )  # fmt: skip
             self._trained("chase", done)
+        if self.config.repair.steps:
+            self.losses["repair"] = repair(
+                self.model, self.adapters, self.embeddings, self.anchor, self.config.repair,
+                seed=self.seed, retain=self.retain, report=self.report,
+            )  # fmt: skip
 
     def circumvent(self, name: str, config: CircumventConfig) -> None:
         """Circumvent what was found so far."""

@@ -48,18 +48,21 @@ def mining_loss(
     return squared_error(prediction, schedule.target(x, noise, index))
 
 
-def teacher_target(reference: Tensor, concept: Tensor | None, eta: float) -> Tensor:
+def teacher_target(
+    reference: Tensor, concept: Tensor | None, eta: float, anchor: Tensor | None = None
+) -> Tensor:
     """What the erased model should predict where the original one is asked under a reference.
 
     Args:
         reference: e0(x_t, r), ``[..., C, h, w]``; r is the anchor c0 where something is erased.
         concept: e0(x_t, c), needed when ``eta`` is not 0.
+        anchor: e0(x_t, a), what the concept is held against; None: the reference.
         eta: how far past the reference; 0 gives the target of equations 7 and 8, above 0 the
-            negative guidance of ESD (Gandikota et al., 2023): e0(r) - eta (e0(c) - e0(r)).
+            negative guidance of ESD (Gandikota et al., 2023): e0(r) - eta (e0(c) - e0(a)).
     """
     if not eta or concept is None:
         return reference
-    return reference - eta * (concept - reference)
+    return reference - eta * (concept - (reference if anchor is None else anchor))
 
 
 def preserved_contexts(context: Tensor, parts: Collection[str] = ("0c", "-c")) -> list[Tensor]:
