@@ -16,7 +16,7 @@ from dark_miner.darkminer.method.engine import (
 )
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.losses import squared_error
-from dark_miner.darkminer.method.optim import TrainingConfig
+from dark_miner.darkminer.method.optim import SIZE, TrainingConfig
 from dark_miner.darkminer.rng import generator
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding, StepReport, silent
 
@@ -136,7 +136,11 @@ def test_no_question_looks_beyond_what_the_student_may_change():
 
 
 def trainer(model, adapters, report=silent, **config):
-    config = TrainingConfig(**{"lr": 0.1, "lr_late": 0.1, "clip": 1e9, **config})
+    """Its rates and clips are what is given, whatever the latents' size."""
+    given = {"lr": 0.1, "lr_late": 0.1, "clip": 1e9, **config}
+    ratio = toy.CHANNELS * toy.SIDE**2 / SIZE
+    given |= {"lr": given["lr"] * ratio, "lr_late": given["lr_late"] * ratio}
+    config = TrainingConfig(**{**given, "clip": given["clip"] / ratio})
     return Trainer(model, adapters, config, stage="circumvent", round_=2, report=report)
 
 
@@ -257,3 +261,11 @@ def test_past_the_anchor_the_teacher_is_asked_about_the_concept_as_well():
     assert torch.allclose(found.answer, answers[:6] - 2.0 * (answers[6:] - answers[:6]))
     for (at, asked), context in zip(plan.questions[6:], found.contexts, strict=True):
         assert torch.equal(asked, context) and 0 <= at < 6
+
+
+def test_a_concept_may_be_held_against_another_anchor_than_the_reference():
+    plan = Plan(torch.ones(1, 1, 1, 1), torch.ones(1))
+    anchor, concept, unrelated = (plan.ask(0, toy.context(i)[0]) for i in range(3))
+    plan.want(0, toy.context(2)[0], 1.0, unrelated, concept, 2.0, anchor=anchor)
+    found = plan.targets(torch.tensor([10.0, 13.0, 50.0]).view(3, 1, 1, 1))
+    assert found.answer.flatten().tolist() == [50.0 - 2.0 * (13.0 - 10.0)]
