@@ -134,7 +134,7 @@ def test_the_model_of_an_erasure_of_nothing_is_the_one_that_went_in(tools):
         zeros[f"{stem}.lora_up.weight"] = torch.zeros(out, 2)
         zeros[f"{stem}.lora_down.weight"] = torch.ones(2, inner)
         zeros[f"{stem}.alpha"] = torch.tensor(2.0)
-    done = tools.circumvent_.CircumventResult(tools.types.EmbeddingPool(), [])
+    done = tools.circumvent_.TrainResult(tools.types.EmbeddingPool(), [])
     lora = tools.lora_file.LoraDict(zeros)
     assert tools.circumvent.training_output(model, lora, done).args[0] is model
     zeros[f"{stem}.lora_up.weight"] = torch.ones(out, 2)
