@@ -64,7 +64,7 @@ def test_the_last_verification_adds_no_embedding_and_moves_no_adapter():
 def test_a_no_after_the_text_start_is_a_success():
     done = run(replace(QUICK, verify=NEVER))
     assert not done.outcome.empty and not done.outcome.there and done.last is None
-    assert done.outcome.words.startswith("Nothing is found any more")
+    assert "gone: nothing is found any more that produces it" in done.outcome.words
     assert not is_empty(saved(done))
     require_work(saved(done))
 
@@ -83,7 +83,7 @@ def test_a_no_before_any_training_is_no_erasure():
 def test_a_run_whose_rounds_are_spent_says_that_the_concept_is_still_there():
     done = run()
     assert done.outcome.there and not done.outcome.empty
-    assert "still there after round 2" in done.outcome.words
+    assert "still there after 2 rounds" in done.outcome.words
     assert "threshold -1.00" in done.outcome.words
     assert saved(done).metadata["darkminer_empty"] == "false"
 
@@ -155,3 +155,34 @@ def test_what_no_round_changes_is_made_once():
     assert three - two == two - one
     # a round's references, its target, and the picture of what was mined
     assert two - one == 16 + 1 + 1
+
+
+@pytest.mark.parametrize(
+    "outcome, verdict, words",
+    [
+        (Outcome(False, 0.08, 0.2, False, 1, "ink"), "gone",
+         '"ink" is gone: nothing is found any more that produces it (score 0.08, threshold 0.20).'),
+        (Outcome(True, 0.5, 0.2, False, 1, "ink"), "still there",
+         '"ink" is still there after 1 round (score 0.50, threshold 0.20): raise max_rounds, or go '
+         "on from this erasure."),
+        (Outcome(True, 0.5, 0.2, False, 0), "still there",
+         "The concept is still there and no round was run (score 0.50, threshold 0.20): raise "
+         "max_rounds, or go on from this erasure."),
+        (Outcome(False, 0.1, 0.2, True, 1, "ink"), "nothing erased", None),
+    ],
+)  # fmt: skip
+def test_a_verdict_is_one_line_that_names_the_concept(outcome, verdict, words):
+    assert outcome.verdict == verdict
+    assert words is None or outcome.words == words
+
+
+def test_a_long_name_leaves_room_for_the_verdict():
+    words = Outcome(False, 0.1, 0.2, False, 1, "x" * 500).words
+    assert words.startswith('"' + "x" * 60 + '…" is gone') and len(words) < 160
+
+
+def test_every_stretch_of_a_run_is_timed():
+    done = run()
+    assert list(done.seconds) == ["opening", "round 1", "round 2", "last look"]
+    assert all(s > 0 for s in done.seconds.values())
+    assert list(run(replace(QUICK, verify=NEVER)).seconds) == ["opening", "round 1"]

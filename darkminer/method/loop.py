@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -34,6 +36,7 @@ class Erasure:
         last: the verification after the last round, where rounds ended before nothing was found.
         losses: name of the stage and round, e.g. ``"mine 2"`` or ``"mine 2 tokens"`` -> loss of
             each step.
+        seconds: ``"opening"``, ``"round 1"``, ... and ``"last look"`` -> what they took.
     """
 
     adapters: AdapterState
@@ -41,6 +44,7 @@ class Erasure:
     verdicts: tuple[Verdict, ...] = ()
     losses: dict[str, list[float]] = field(default_factory=dict)
     last: Verdict | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def newest(self) -> Verdict | None:
@@ -58,7 +62,9 @@ class Erasure:
         there = self.newest is not None and self.newest.verified
         threshold = self.newest.threshold if self.newest is not None else None
         empty = adds_nothing(self.adapters)
-        return Outcome(there, self.score, threshold, empty, self.embeddings.round)
+        return Outcome(
+            there, self.score, threshold, empty, self.embeddings.round, self.embeddings.concept
+        )
 
 
 def new_adapters(
@@ -122,15 +128,21 @@ def erase(
         embeddings=start if start is not None else EmbeddingPool(concept=pool.concept),
     )  # fmt: skip
     try:
-        run.open()
+        with run.timed("opening"):
+            run.open()
         rounds = itertools.count() if config.max_rounds is None else range(config.max_rounds)
         for _ in rounds:
-            if not run.found():
+            with run.timed(f"round {run.embeddings.round + 1}"):
+                found = run.found()
+                if found:
+                    run.circumvent("circumvent", config.circumvent)
+            if not found:
                 return run.so_far()
-            run.circumvent("circumvent", config.circumvent)
             if on_round is not None:
                 on_round(run.so_far())
-        return run.so_far(run.last_look())
+        with run.timed("last look"):
+            last = run.last_look()
+        return run.so_far(last)
     finally:
         run.adapters.remove()
 
@@ -154,12 +166,21 @@ class _Run:
     verdicts: list[Verdict] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     gauge: Gauge | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Note how long something takes."""
+        begun = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - begun
 
     def so_far(self, last: Verdict | None = None) -> Erasure:
         """The result as it stands."""
         return Erasure(
-            self.adapters.state(), self.embeddings, tuple(self.verdicts), dict(self.losses), last
-        )
+            self.adapters.state(), self.embeddings, tuple(self.verdicts), dict(self.losses), last,
+            dict(self.seconds),
+        )  # fmt: skip
 
     def open(self) -> None:
         """What comes before the first round: text start and chase, as settings have them."""

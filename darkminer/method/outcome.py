@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ..model.adapter import AdapterState
 from ..types import EmbeddingPool
 
+_NAME = 60  # letters of a concept's name in a sentence
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -22,6 +24,7 @@ class Outcome:
         threshold: what it was held against; None where that is not known.
         empty: whether nothing was trained.
         rounds: rounds that mined.
+        concept: what was to be erased, in words; empty where nobody said.
     """
 
     there: bool
@@ -29,6 +32,14 @@ class Outcome:
     threshold: float | None
     empty: bool
     rounds: int
+    concept: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """The same in a word or two."""
+        if self.there:
+            return "still there"
+        return "nothing erased" if self.empty else "gone"
 
     @property
     def words(self) -> str:
@@ -44,10 +55,21 @@ class Outcome:
             )
         if self.there:
             return (
-                f"The concept is still there after round {self.rounds} ({measured}): raise "
-                "max_rounds, or go on from this erasure."
+                f"{self._subject} is still there {self._when} ({measured}): raise max_rounds, or "
+                "go on from this erasure."
             )
-        return f"Nothing is found any more that produces the concept ({measured})."
+        return f"{self._subject} is gone: nothing is found any more that produces it ({measured})."
+
+    @property
+    def _subject(self) -> str:
+        name = self.concept if len(self.concept) <= _NAME else f"{self.concept[:_NAME]}…"
+        return f'"{name}"' if name else "The concept"
+
+    @property
+    def _when(self) -> str:
+        if self.rounds:
+            return f"after {self.rounds} round{'s' if self.rounds > 1 else ''}"
+        return "and no round was run"
 
 
 def outcome_of(
@@ -62,7 +84,7 @@ def outcome_of(
     record = embeddings.history[-1] if embeddings.history else None
     known = record is not None and record.round == round_
     threshold = record.threshold if record is not None and known else None
-    return Outcome(there, score, threshold, empty, embeddings.round)
+    return Outcome(there, score, threshold, empty, embeddings.round, embeddings.concept)
 
 
 def adds_nothing(state: AdapterState) -> bool:

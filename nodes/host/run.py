@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,40 +15,79 @@ import comfy.utils
 import folder_paths
 import numpy as np
 from comfy.cli_args import args
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
 from PIL import Image
 
-from ...darkminer.errors import DarkMinerError
+from ...darkminer.errors import DarkMinerError, writable
+from ...darkminer.progress.course import Course
+from ...darkminer.progress.plan import Plan
+from ...darkminer.progress.words import duration
 from ...darkminer.types import StepReport
 
 SAMPLERS: list[str] = list(comfy.samplers.KSampler.SAMPLERS)
 SCHEDULERS: list[str] = list(comfy.samplers.KSampler.SCHEDULERS)
 
+log = logging.getLogger(__name__)
+
+_BAR = 1000  # steps of a node's bar
 _SECONDS_BETWEEN_UPDATES = 0.1
+_SECONDS_BETWEEN_TEXTS = 0.3
+_SECONDS_BETWEEN_LINES = 20.0
 _PREVIEW_SIDE = 512
 
 
 class Progress:
-    """A report that moves the node's progress bar, shows pictures and obeys the stop button."""
+    """A report that moves the node's one bar, writes on the node and in the log what is being done,
+    shows pictures and obeys the stop button.
 
-    def __init__(self) -> None:
-        self._part: tuple[str, int] | None = None
-        self._last = 0.0
+    Args:
+        node: its name, for the log.
+        plan: all that is to come, see :mod:`~...darkminer.progress.plan`.
+    """
+
+    def __init__(self, node: str, plan: Plan | None = None):
+        self._node, self._course = node, Course(plan)
+        self._bar = comfy.utils.ProgressBar(_BAR)
+        self._begun = self._moved = self._said = self._logged = time.monotonic()
+        say("loading the model")
 
     def __call__(self, report: StepReport) -> None:
         stop_if_asked()
-        now = time.monotonic()
-        due = now - self._last >= _SECONDS_BETWEEN_UPDATES
-        if not due and report.images is None and report.step < report.steps:
-            return
-        self._last = now
-        preview = None
-        if report.images is not None:
-            preview = ("JPEG", _row(report.images), _PREVIEW_SIDE)
-        if self._part != (report.stage, report.round):
-            # The host drops a value below the last one sent: each part gets a bar of its own.
-            self._part = (report.stage, report.round)
-            self._bar = comfy.utils.ProgressBar(report.steps)
-        self._bar.update_absolute(report.step, report.steps, preview)
+        opens, now = self._course.take(report), time.monotonic()
+        last = report.step >= report.steps
+        if now - self._moved >= _SECONDS_BETWEEN_UPDATES or last or report.images is not None:
+            self._moved = now
+            preview = None
+            if report.images is not None:
+                preview = ("JPEG", _row(report.images), _PREVIEW_SIDE)
+            self._bar.update_absolute(int(self._course.share * _BAR), _BAR, preview)
+        if now - self._said >= _SECONDS_BETWEEN_TEXTS:
+            self._said = now
+            say(self._course.words(report))
+        if opens or now - self._logged >= _SECONDS_BETWEEN_LINES:
+            self._logged = now
+            log.info("%s: %s", self._node, self._course.words(report))
+
+    def done(self, words: str) -> None:
+        """Leave on the node what has come of it, and how long it took."""
+        say(f"{words} · {duration(time.monotonic() - self._begun)}")
+
+
+def say(text: str) -> None:
+    """Write a line on the node that is running; nothing where the host cannot show one.
+
+    The host's page keeps it there after the run. It shows no other text of a node but of its own
+    text previews.
+    """
+    module = sys.modules.get("server")  # the running host's; without one there is nobody to tell
+    server = getattr(getattr(module, "PromptServer", None), "instance", None)
+    running = get_executing_context()
+    if running is None or not hasattr(server, "send_progress_text"):
+        return
+    # In a loop of expanded nodes: the node on the canvas that the running one is a copy of.
+    shown = get_progress_state().dynprompt.get_display_node_id(running.node_id)
+    server.send_progress_text(writable(text), shown, server.client_id)
 
 
 def _row(images) -> Image.Image:  # [B, H, W, 3] in 0..1

@@ -66,7 +66,7 @@ def compared(comfy, one, visible):
 
 def test_both_loops_look_at_what_they_hand_on(comfy):
     said, metadata, _ = compared(comfy, by_loop(), by_graph())
-    assert said.startswith("The concept is still there after round 2 (score ")
+    assert said.startswith('"ink" is still there after 2 rounds (score ')
     assert metadata["darkminer_history"].count('"round"') == 3
     assert metadata["darkminer_empty"] == "false" and metadata["darkminer_rounds"] == "2"
 
@@ -93,7 +93,8 @@ def test_a_no_after_the_chase_is_a_success_in_both_loops(comfy):
     visible = by_graph()
     visible["verify"]["inputs"]["threshold"] = "1"
     said, metadata, _ = compared(comfy, by_loop(threshold="1"), visible)
-    assert said.startswith("Nothing is found any more") and metadata["darkminer_empty"] == "false"
+    assert said.startswith('"ink" is gone: nothing is found any more')
+    assert metadata["darkminer_empty"] == "false"
 
 
 def test_an_attacks_verdict_closes_a_round_that_leaves_no_record(comfy):
@@ -109,7 +110,8 @@ def test_an_attacks_verdict_closes_a_round_that_leaves_no_record(comfy):
         "verified": ["attack", 0], "score": ["attack", 1], "judged": ["mine", 1],
     }  # fmt: skip
     (said,) = comfy.run(prompt)["say"]["text"]
-    assert said.startswith("Nothing is found any more") and "threshold" not in said
+    assert said.startswith('"ink" is gone: nothing is found any more')
+    assert "threshold" not in said
 
 
 @pytest.fixture(scope="module")
