@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 import uuid
@@ -22,7 +23,10 @@ import aiohttp
 
 Prompt = dict[str, dict[str, Any]]
 Watch = Callable[[str, dict[str, Any]], None]
-"""Called with the type and the data of every message that the server sends about a prompt."""
+"""Called with the type and the data of every message that the server sends about a prompt, and of
+the texts that nodes write while they run (``"progress_text"``: node and text)."""
+
+_TEXT_EVENT = 3  # the host's number of a node's progress text
 
 START_SECONDS = 300
 STOP_SECONDS = 20
@@ -185,6 +189,10 @@ class Client:
         watch: Watch,
     ) -> None:
         async for message in messages:
+            if message.type == aiohttp.WSMsgType.BINARY:
+                said = progress_text(message.data)
+                if said is not None:
+                    watch("progress_text", said)
             if message.type != aiohttp.WSMsgType.TEXT:
                 continue
             event = json.loads(message.data)
@@ -206,6 +214,15 @@ class Client:
         async with self.session.get(f"{self._url}/view", params=entry) as answer:
             answer.raise_for_status()
             return await answer.read()
+
+
+def progress_text(message: bytes) -> dict[str, str] | None:
+    """Node and text of a binary message, if it is one that a node writes its progress with."""
+    kind, length = struct.unpack_from(">II", message) if len(message) >= 8 else (0, 0)
+    if kind != _TEXT_EVENT:
+        return None
+    node, text = message[8 : 8 + length], message[8 + length :]
+    return {"node": node.decode(), "text": text.decode()}
 
 
 def node_title(prompt: Prompt, node_id: str) -> str:

@@ -147,7 +147,7 @@ def test_concepts_one_after_the_other_have_one_bar():
     one = [StepReport("pool", 0, i, 4) for i in (2, 4)] + reports(WHOLE)
     each = Plan((*pool_plan(4, SAMPLING).parts, *planned(WHOLE).parts))
     names = ["ink (1 of 3)", "flat (2 of 3)", "noto (3 of 3)"]
-    course = Course(one_after_another([(name, each) for name in names]), Clock())
+    course = Course(one_after_another(each.of(name) for name in names), Clock())
     shares, abouts = [], []
     for report in (*one, *one[: len(one) // 2], *one):  # the second ends early
         course.take(report)
@@ -157,6 +157,28 @@ def test_concepts_one_after_the_other_have_one_bar():
     assert shares == sorted(shares) and shares[-1] == pytest.approx(1.0)
     assert list(dict.fromkeys(abouts)) == names and abouts == sorted(abouts, key=names.index)
     assert shares[len(one) - 1] == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_concepts_whose_rounds_have_no_end_follow_each_other_on_one_bar():
+    config = replace(WHOLE, max_rounds=None, text_start=False, chase=ChaseConfig())
+    each = Plan((*pool_plan(4, SAMPLING).parts, *planned(config).parts), planned(config).further)
+    names = ["ink (1 of 2)", "flat (2 of 2)"]
+    course, shares, said = Course(one_after_another(each.of(n) for n in names), Clock()), [], []
+    for _ in names:
+        rounds = [(s, r) for r in (1, 2, 3) for s in ("mine", "verify", "circumvent")]
+        for stage, round_ in [("pool", 0), *rounds]:
+            for step in (1, 2, 3):
+                report = StepReport(stage, round_, step, 3)
+                course.take(report)
+                assert course.part.answers(report)
+                shares.append(course.share)
+                said.append(course.words(report))
+    assert shares == sorted(shares) and shares[-1] < 1
+    half = len(said) // 2
+    assert all(s.startswith("ink (1 of 2) · ") for s in said[:half])
+    assert all(s.startswith("flat (2 of 2) · ") for s in said[half:])
+    assert said[half - 2].endswith("to the end of round 3")
+    assert said[-2].endswith("to the end of round 3")
 
 
 def test_what_is_left_comes_from_what_was_measured():

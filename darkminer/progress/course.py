@@ -27,7 +27,7 @@ class Course:
     def __init__(self, plan: Plan | None = None, clock: Callable[[], float] = time.monotonic):
         plan = plan or Plan()
         self._parts, self._further = list(plan.parts), plan.further
-        self._end = len(self._parts)  # where the round ends that is under way
+        self._end = len(self._parts)  # up to where it is said how long the rest takes
         self._clock, self._paces = clock, _Paces()
         self._at, self._stretch = -1, _Stretch(clock(), 0.0)
         self._last = self._base = self._share = 0.0
@@ -85,7 +85,7 @@ class Course:
         left = self.left()
         if left is None:
             return ""
-        if self._further is not None:
+        if part.about in self._further:
             return f"{about(left)} to the end of round {self._parts[self._end - 1].round}"
         unsure = any(not p.sure for p in self._parts[self._at + 1 :])
         return f"{'at most ' if unsure else ''}{about(left)} left"
@@ -114,19 +114,22 @@ class Course:
 
     def _enter(self, place: int, now: float, done: float) -> None:
         """Leave the part that the run was in, with what it has taught, for another."""
-        if self.part is not None:
-            self._paces = self._paces.with_(self.part, self._stretch)
+        before, part = self.part, self._parts[place]
+        if before is not None:
+            self._paces = self._paces.with_(before, self._stretch)
             self._stretch = _Stretch(self._last, 0.0)
         else:  # what came before the first report was no work of this part
             self._stretch = _Stretch(now, done)
         self._at, self._base = place, self._share
-        if self._further is None:
-            return
-        if place >= self._end:
+        if part.about not in self._further:
             self._end = len(self._parts)
-        newest = self._parts[-1].round
-        if self._end == len(self._parts) and self._parts[place].round == newest:
-            self._parts += self._further(newest + 1)
+            return
+        own = [i for i in range(place, len(self._parts)) if self._parts[i].about == part.about]
+        newest, end = self._parts[own[-1]].round, own[-1] + 1
+        if before is None or before.about != part.about or part.round == newest:
+            self._end = end
+        if part.round == newest:  # there is always one more round on the bar
+            self._parts[end:end] = self._further[part.about](newest + 1)
 
 
 class _Stretch:

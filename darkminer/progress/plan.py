@@ -7,8 +7,8 @@ of itself takes their place (:mod:`.course`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ..attacks.verdict import ATTACK, REFERENCES, AttackVerdictConfig
 from ..config import EraseConfig
@@ -58,17 +58,36 @@ class Part:
         return (self.stage, self.round, self.part) == (report.stage, report.round, report.part)
 
 
+Further = Callable[[int], tuple[Part, ...]]
+"""The number of a round -> its parts."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """All parts in their order; ``further`` gives another round's where rounds have no end."""
+    """All parts in their order.
+
+    Attributes:
+        further: whose rounds have no end (:attr:`Part.about`) -> what one more of them has.
+    """
 
     parts: tuple[Part, ...] = ()
-    further: Callable[[int], tuple[Part, ...]] | None = None
+    further: Mapping[str, Further] = field(default_factory=dict)
+
+    def of(self, about: str) -> Plan:
+        """The same plan as one thing among others."""
+
+        def told(parts: Iterable[Part]) -> tuple[Part, ...]:
+            return tuple(replace(p, about=about) for p in parts)
+
+        rounds = [lambda number, f=f: told(f(number)) for f in self.further.values()]
+        return Plan(told(self.parts), {about: rounds[0]} if rounds else {})
 
 
-def one_after_another(plans: Iterable[tuple[str, Plan]]) -> Plan:
-    """Several plans as one; each comes with the words that tell it from the others."""
-    return Plan(tuple(replace(p, about=about) for about, plan in plans for p in plan.parts))
+def one_after_another(plans: Iterable[Plan]) -> Plan:
+    """Several plans as one; each is :meth:`Plan.of` something else."""
+    plans = list(plans)
+    further = {about: f for plan in plans for about, f in plan.further.items()}
+    return Plan(tuple(p for plan in plans for p in plan.parts), further)
 
 
 @dataclass(frozen=True)
@@ -245,7 +264,7 @@ def erasure_plan(
 
     if unlimited:
         parts += round_parts(done + 1)
-        return Plan(tuple(_once(_parts(parts).parts)), round_parts)
+        return Plan(tuple(_once(_parts(parts).parts)), {"": round_parts})
     for number in range(done + 1, last + 1):
         parts += round_parts(number)
     parts += _look(config, last + 1, run, "last look", last == done)

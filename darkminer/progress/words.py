@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def loss_text(value: float) -> str:
@@ -39,3 +40,12 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def fallen(losses: Sequence[float]) -> str:
+    """How a training's loss has moved: the means of its first and of its last tenth."""
+    if not losses:
+        return "nothing to train"
+    tenth = max(1, len(losses) // 10)
+    first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+    return f"{len(losses)} steps · loss {loss_text(first)} to {loss_text(last)}"

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ...darkminer.attacks.verdict import AttackVerdictConfig, attack_verdict
 from ...darkminer.method.words import split_words
+from ...darkminer.progress.plan import attack_plan
 from .. import inputs, sockets
 from ..erase.erasing import text_space
 from ..erase.stages import stage
@@ -88,21 +89,23 @@ class AttackErasure(WatchesEncoder):
         with named(NODE):
             config = AttackVerdictConfig(steps=steps, pictures=pictures, limit=limit)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
+            progress = Progress(NODE, attack_plan(config, sampling, token=clip is not None))
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool, vae=vae,
-                sampling=inputs.sampling_config(
-                    sampling_steps, cfg, sampler_name, scheduler, batch_size
-                ),
-                config=inputs.preset_config("fast").lora, seed=seed, lora=lora,
+                sampling=sampling, config=inputs.preset_config("fast").lora, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 text = text_space(clip, pool, split_words(exclude_words)) if clip else None
                 verdict = attack_verdict(
                     session, encode, pool, context_of(anchor, NODE, "anchor"), config, seed=seed,
-                    adapters=adapters, text=text, report=Progress(),
+                    adapters=adapters, text=text, report=progress,
                 )  # fmt: skip
         shares = ", ".join(
             f"{name} {p.value:.2f} ({p.hits}/{p.count})" for name, p in verdict.success.items()
         )
         words = f"{shares}; the image encoder tells the concept apart by {verdict.separation:.2f}"
         log.info("%s: %s", NODE, words)
+        progress.done(words)
         return io.NodeOutput(verdict.verified, verdict.worst, verdict.pictures, words)

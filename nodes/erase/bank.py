@@ -7,6 +7,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ...darkminer.method.words import split_words
+from ...darkminer.progress.plan import bank_plan
 from .. import inputs, sockets
 from ..fields import named
 from ..host.run import Progress
@@ -64,6 +65,7 @@ class DarkMinerVocabularyBank(WatchesEncoder):
                 sampling_steps, cfg, sampler_name, scheduler, batch_size
             )
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
+            progress = Progress(NODE, bank_plan(config.size, config.images, sampling))
             with training_session(
                 model, anchor=conditioning(clip, anchor_prompt),
                 negative=conditioning(clip, negative_prompt),
@@ -73,6 +75,7 @@ class DarkMinerVocabularyBank(WatchesEncoder):
                 bank = vocabulary_bank(
                     session, clip, encode, pool, config,
                     template=pool_template(pool), always=(anchor_prompt, negative_prompt),
-                    exclude=split_words(exclude_words), seed=seed, report=Progress(),
+                    exclude=split_words(exclude_words), seed=seed, report=progress,
                 )  # fmt: skip
+        progress.done(f"{len(bank or ())} prompts to keep")
         return io.NodeOutput(bank)

@@ -9,6 +9,8 @@ from comfy_api.latest import io
 from ...darkminer.method.chase import chase
 from ...darkminer.method.retain import Retain
 from ...darkminer.method.words import split_words
+from ...darkminer.progress.plan import Expected, chase_plan
+from ...darkminer.progress.words import fallen
 from .. import inputs, sockets
 from ..fields import named
 from ..host.run import Progress
@@ -70,6 +72,15 @@ class DarkMinerChase(io.ComfyNode):
                 sampling_steps, cfg, sampler_name, scheduler, batch_size
             )
             kept = inputs.keep_contexts(keep, NODE)
+            texts = [e for e in embeddings.entries if e.kind == "text"]
+            progress = Progress(
+                NODE,
+                chase_plan(
+                    config, embeddings.round, sum(e.anchor is not None for e in texts),
+                    sum(e.latents is None for e in embeddings.entries),
+                    Expected(sampling, preset.retain, len(kept), len(bank or ())),
+                ),
+            )  # fmt: skip
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool, sampling=sampling,
                 config=new, seed=seed, lora=lora,
@@ -78,7 +89,7 @@ class DarkMinerChase(io.ComfyNode):
                 done = chase(
                     session, adapters, embeddings, pool, context_of(anchor, NODE, "anchor"),
                     config, seed=seed, text=text, retain=Retain(preset.retain, bank, kept),
-                    report=Progress(),
+                    report=progress,
                 )  # fmt: skip
                 origin = stage_origin(
                     NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
@@ -92,4 +103,5 @@ class DarkMinerChase(io.ComfyNode):
                 trained = lora_of(
                     session, adapters.state(), done.embeddings, settings, seed, origin
                 )  # fmt: skip
+        progress.done(fallen(done.losses))
         return training_output(model, trained, done)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
+from ...darkminer.config import EraseConfig
 from ...darkminer.files.lora_file import LoraDict
 from ...darkminer.files.lora_outcome import is_empty
-from ...darkminer.method.circumvent import TrainResult, circumvent
+from ...darkminer.method.circumvent import CircumventConfig, TrainResult, circumvent
 from ...darkminer.method.outcome import nothing_found
 from ...darkminer.method.retain import Retain
+from ...darkminer.model.sampling import SamplingConfig
+from ...darkminer.progress.plan import Expected, Plan, circumvent_plan
+from ...darkminer.progress.words import fallen
+from ...darkminer.types import EmbeddingPool, RetainSet
 from .. import inputs, sockets
 from ..fields import named
 from ..host.lora import apply_lora
@@ -77,6 +84,9 @@ class CircumventLoRA(io.ComfyNode):
                 sampling_steps, cfg, sampler_name, scheduler, batch_size
             )
             kept = inputs.keep_contexts(keep, NODE)
+            progress = Progress(
+                NODE, training_plan(config, chosen, embeddings, sampling, kept, bank)
+            )
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool, sampling=sampling,
                 config=new, seed=seed, lora=lora,
@@ -86,7 +96,7 @@ class CircumventLoRA(io.ComfyNode):
                 else:
                     done = circumvent(
                         session, adapters, embeddings, context_of(anchor, NODE, "anchor"), config,
-                        seed=seed, retain=Retain(chosen.retain, bank, kept), report=Progress(),
+                        seed=seed, retain=Retain(chosen.retain, bank, kept), report=progress,
                     )  # fmt: skip
                 origin = stage_origin(
                     NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
@@ -99,7 +109,23 @@ class CircumventLoRA(io.ComfyNode):
                 trained = lora_of(
                     session, adapters.state(), done.embeddings, settings, seed, origin
                 )  # fmt: skip
+        progress.done(fallen(done.losses))
         return training_output(model, trained, done)
+
+
+def training_plan(
+    config: CircumventConfig,
+    preset: EraseConfig,
+    embeddings: EmbeddingPool,
+    sampling: SamplingConfig,
+    keep: Sequence[Tensor],
+    bank: RetainSet | None,
+) -> Plan:
+    """What the node will do."""
+    new = sum(e.latents is None for e in embeddings.entries)
+    where = f"round {embeddings.round}" if embeddings.round else "text start"
+    run = Expected(sampling, preset.retain, len(keep), len(bank or ()))
+    return circumvent_plan(config, embeddings.round, new, run, where=where)
 
 
 def training_outputs() -> list:

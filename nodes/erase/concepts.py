@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
+
 from comfy_api.latest import io
+from torch import Tensor
 
 from ...darkminer.config import EraseConfig
 from ...darkminer.errors import DarkMinerError
@@ -11,13 +15,15 @@ from ...darkminer.files.lora_metadata import Origin
 from ...darkminer.files.lora_outcome import is_empty
 from ...darkminer.method.image_pool import concept_prompt
 from ...darkminer.method.words import split_words
+from ...darkminer.model.sampling import SamplingConfig
+from ...darkminer.progress.plan import Plan, one_after_another, pool_plan
 from .. import inputs, sockets
 from ..checks import accepted
 from ..fields import named
 from ..host.lora import apply_lora
 from ..host.run import Progress
 from ..watched import WatchesEncoder
-from .erasing import run_erasure
+from .erasing import run_erasure, run_plan
 from .image_pool import made, picture_inputs
 from .loop import change_inputs, changed_config, check_recipe, recipe_inputs
 from .origin import encoder_record
@@ -86,7 +92,6 @@ class EraseConcepts(WatchesEncoder):
         batch_size, clip_vision=None, open_clip_model="ViT-L-14", open_clip_weights="openai",
         exclude_words="", **changes,
     ):  # fmt: skip
-        report = Progress()
         with named(NODE):
             sampling = inputs.sampling_config(
                 sampling_steps, cfg, sampler_name, scheduler, batch_size
@@ -98,16 +103,17 @@ class EraseConcepts(WatchesEncoder):
             keep = inputs.keep_contexts(changes, NODE)
             # No erasure may keep what another one takes away.
             exclude = [*split_words(exclude_words), *split_words(" ".join(names))]
-            erased, loras, reports = model, [], []
+            erased, loras, reports, said = model, [], [], []
+            progress = Progress(NODE, whole_plan(names, size, config, sampling, keep))
             for concept in names:
                 pool = made(
                     erased, clip, vae, concept, template, negative_prompt,
-                    size, width, height, seed, sampling, report,
+                    size, width, height, seed, sampling, progress,
                 )  # fmt: skip
                 done, lora = run_erasure(
                     erased, clip, vae, encode, pool, config, anchor=anchor_prompt,
                     negative=negative_prompt, seed=seed, exclude=exclude, sampling=sampling,
-                    keep=keep, report=report,
+                    keep=keep, report=progress,
                     origin=Origin(
                         node=NODE,
                         encoder=encoder_record(clip_vision, open_clip_model, open_clip_weights),
@@ -117,10 +123,25 @@ class EraseConcepts(WatchesEncoder):
                     erased = apply_lora(erased, lora)
                 loras.append(lora)
                 reports.append(report_picture(done))
+                said.append(done.outcome.words)
+            progress.done("\n".join(said))
             # What nothing was found of has no LoRA to save; its report says so.
             loras = [lora for lora in loras if not is_empty(lora)] or loras[:1]
             combined = combine(loras) if len(loras) > 1 else loras[0]
-        return io.NodeOutput(erased, combined, loras, reports)
+        return io.NodeOutput(erased, combined, loras, reports, ui={"text": said})
+
+
+def whole_plan(
+    names: Sequence[str], size: int, config: EraseConfig, sampling: SamplingConfig,
+    keep: Sequence[Tensor],
+) -> Plan:  # fmt: skip
+    """What the node will do: a pool and an erasure for every concept."""
+    run = run_plan(config, sampling, keep=keep)
+    each = Plan((*pool_plan(size, sampling).parts, *run.parts), run.further)
+    return one_after_another(
+        each.of(f"{textwrap.shorten(name, 40, placeholder='…')} ({i} of {len(names)})")
+        for i, name in enumerate(names, start=1)
+    )
 
 
 def check_size(size: int, config: EraseConfig) -> None:

@@ -32,8 +32,9 @@ from ...darkminer.method.text_start import (
 from ...darkminer.model.adapter import AdapterState
 from ...darkminer.model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ...darkminer.model.sampling import SamplingConfig
+from ...darkminer.progress.plan import Plan, erasure_plan
 from ...darkminer.rng import generator
-from ...darkminer.types import EmbeddingPool, ImagePool, Report, RetainSet, silent
+from ...darkminer.types import EmbeddingPool, ImagePool, Report, RetainSet, Tally, silent
 from ..host.session import context_of, training_session
 from ..host.text import TextEncoder, conditioning, contexts, speaks, vocabulary
 from .continuing import first_embeddings, without_opening
@@ -58,7 +59,13 @@ def words_left(clip: Any, pool: ImagePool, exclude: Sequence[str]) -> list[str]:
 
 
 def concept_contexts(
-    clip: Any, pool: ImagePool, config: EraseConfig, *, exclude: Sequence[str], seed: int
+    clip: Any,
+    pool: ImagePool,
+    config: EraseConfig,
+    *,
+    exclude: Sequence[str],
+    seed: int,
+    report: Report = silent,
 ) -> EmbeddingPool:
     """The text start: the concept's own contexts, alone and with words of the vocabulary.
 
@@ -73,10 +80,11 @@ def concept_contexts(
     chosen = [words[i] for i in order[: config.text_words]]
     pairs = subject_prompts(pool.concept, template, chosen)
     joined = [prompt for prompt, _ in pairs]
-    anchors = contexts(clip, [anchor for _, anchor in pairs])
     prompts = [*alone, *joined]
+    tally = Tally(report, "contexts", 0, len(pairs) + len(prompts))
+    anchors = contexts(clip, [anchor for _, anchor in pairs], tally)
     return text_pool(
-        pool.concept, prompts, contexts(clip, prompts), [None] * len(alone) + anchors,
+        pool.concept, prompts, contexts(clip, prompts, tally), [None] * len(alone) + anchors,
         [*alone.values(), *(with_word(template, w) for w in chosen)],
     )  # fmt: skip
 
@@ -126,8 +134,9 @@ def vocabulary_bank(
     words = words_left(clip, pool, exclude)
     prompts = vocabulary_prompts(words, bank_templates(template), config.size, seed=seed)
     prompts = list(dict.fromkeys([*always, *prompts]))
+    tally = Tally(report, "bank", 0, len(prompts), "contexts")
     return build_bank(
-        model, encode, prompts, contexts(clip, prompts), pool, config, seed=seed,
+        model, encode, prompts, contexts(clip, prompts, tally), pool, config, seed=seed,
         always=len(set(always)), report=report,
     )  # fmt: skip
 
@@ -193,7 +202,9 @@ def run_erasure(
         anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
         start = first_embeddings(
             embeddings, config,
-            lambda: concept_contexts(clip, pool, config, exclude=exclude, seed=seed),
+            lambda: concept_contexts(
+                clip, pool, config, exclude=exclude, seed=seed, report=report
+            ),
         )  # fmt: skip
         config = config if opening else without_opening(config)
         bank = vocabulary_bank(
@@ -215,6 +226,21 @@ def run_erasure(
     return done, with_outcome(
         lora, done.embeddings, empty=done.outcome.empty, words=done.outcome.words
     )
+
+
+def run_plan(
+    config: EraseConfig,
+    sampling: SamplingConfig,
+    embeddings: EmbeddingPool | None = None,
+    keep: Sequence[Tensor] = (),
+    opening: bool = True,
+) -> Plan:
+    """What :func:`run_erasure` will do."""
+    found = embeddings if embeddings is not None else EmbeddingPool()
+    return erasure_plan(
+        config if opening else without_opening(config), sampling, done=found.round,
+        new=sum(e.latents is None for e in found.entries), keep=len(keep),
+    )  # fmt: skip
 
 
 def lora_of(

@@ -13,6 +13,7 @@ from torch import Tensor
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.method.image_pool import build_pool, concept_prompt
 from ...darkminer.model.sampling import SamplingConfig
+from ...darkminer.progress.plan import pool_plan
 from ...darkminer.types import ImagePool, Report
 from .. import inputs, sockets
 from ..checks import accepted, check_text
@@ -20,7 +21,7 @@ from ..fields import named
 from ..host.fingerprint import fingerprint, latent_format
 from ..host.folders import folder_stamp, picture_folder, read_folder
 from ..host.lora import model_family
-from ..host.run import Progress
+from ..host.run import Progress, say
 from ..host.session import context_of, encode_images, latent_size, training_session
 from ..host.text import conditioning
 from ..host.training import training_mode
@@ -104,6 +105,8 @@ class ImagePoolBuilder(io.ComfyNode):
                 notes += [note] if note else []
         for note in notes:
             log.info("%s: %s", NODE, note)
+        if notes:
+            say("\n".join(notes))
         previews = [pool.floats(range(min(16, len(pool)))) for pool in pools]
         return io.NodeOutput(pools, previews, ui={"text": notes} if notes else None)
 
@@ -169,10 +172,12 @@ def pool_of(
         images, note = found.images, found.summary()
     if images is not None:
         return collected(model, vae, images, concept, seed, template), note
+    progress = Progress(NODE, pool_plan(size, sampling))
     pool = made(
         model, clip, vae, concept, template, negative, size, width, height, seed, sampling,
-        Progress(),
+        progress,
     )  # fmt: skip
+    progress.done(f"{len(pool)} pictures")
     return pool, note
 
 

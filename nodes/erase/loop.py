@@ -19,7 +19,7 @@ from ..host.lora import apply_lora, state_of
 from ..host.run import Progress
 from ..watched import WatchesEncoder
 from .continuing import OPENINGS, check_continued, continuing_inputs, opens
-from .erasing import run_erasure
+from .erasing import run_erasure, run_plan
 from .origin import encoder_record
 from .report import report_picture
 from .stages import as_continued
@@ -91,21 +91,23 @@ class DarkMinerLoop(WatchesEncoder):
                 sampling_steps, cfg, sampler_name, scheduler, batch_size
             )
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
+            keep, opening = inputs.keep_contexts(changes, NODE), opens(opening, lora, embeddings)
+            progress = Progress(NODE, run_plan(config, sampling, embeddings, keep, opening))
             done, trained = run_erasure(
                 model, clip, vae, encode, pool, config, anchor=anchor_prompt,
                 negative=negative_prompt, seed=seed, exclude=split_words(exclude_words),
                 sampling=sampling,
-                keep=inputs.keep_contexts(changes, NODE), state=state,
-                embeddings=embeddings, opening=opens(opening, lora, embeddings), report=Progress(),
+                keep=keep, state=state, embeddings=embeddings, opening=opening, report=progress,
                 origin=Origin(
                     node=NODE, before=getattr(lora, "metadata", {}),
                     encoder=encoder_record(clip_vision, open_clip_model, open_clip_weights),
                 ),
             )  # fmt: skip
+        progress.done(done.outcome.words)
         return io.NodeOutput(
             model if done.outcome.empty else apply_lora(model, trained), trained,
             done.embeddings, report_picture(done), done.embeddings.round, done.score,
-            done.outcome.words,
+            done.outcome.words, ui={"text": [done.outcome.words]},
         )  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from comfy_api.latest import io
 
 from ...darkminer.method.mine import mine
 from ...darkminer.method.words import split_words
+from ...darkminer.progress.plan import mine_plan
+from ...darkminer.progress.words import fallen
 from ...darkminer.types import EmbeddingPool
 from .. import inputs, sockets
 from ..fields import named
@@ -86,6 +88,10 @@ class MineEmbedding(io.ComfyNode):
             chosen = inputs.preset_config(preset)
             config = inputs.mine_config(chosen.mine, length, steps, learning_rate, count)
         embeddings = embeddings or EmbeddingPool(concept=pool.concept)
+        number = embeddings.round + 1
+        progress = Progress(
+            NODE, mine_plan(config, number, tokens=clip is not None, where=f"round {number}")
+        )
         with named(NODE), stage(
             model, node=NODE, anchor=anchor, pool=pool, sampling=inputs.NO_PICTURES,
             config=chosen.lora, seed=seed, lora=lora,
@@ -94,11 +100,12 @@ class MineEmbedding(io.ComfyNode):
             found = mine(
                 session, pool, context_of(anchor, NODE, "anchor"), config, seed=seed,
                 round_=embeddings.round + 1, concept_contexts=embeddings.text_tokens(),
-                text=text, report=Progress(),
+                text=text, report=progress,
             )  # fmt: skip
         embeddings = embeddings.opened(found.embeddings)
         loss = {"loss": [torch.tensor(v) for v in found.losses]}
         if found.token_losses:
             loss["token_loss"] = [torch.tensor(v) for v in found.token_losses]
+        progress.done(f"{len(found.embeddings)} embeddings mined · {fallen(found.losses)}")
         mined = as_conditioning(embeddings, anchor, frames=has_frames(model))
         return io.NodeOutput(mined, embeddings, loss)

@@ -22,6 +22,7 @@ from ...darkminer.files.lora_outcome import is_empty, with_outcome
 from ...darkminer.method.outcome import nothing_found, outcome_of
 from ...darkminer.types import EmbeddingPool
 from .. import sockets
+from ..host.run import say
 
 log = logging.getLogger(__name__)
 
@@ -150,10 +151,11 @@ class DarkMinerRoundClose(io.ComfyNode):
         found = round.embeddings.looked_at(judged) if round.last else judged
         outcome = outcome_of(found, verified, score, is_empty(made), judged.round)
         log.info("%s: %s", CLOSE, outcome.words)
+        say(outcome.words)
         rounds = round.done if round.last else round.done + 1
         return io.NodeOutput(
             with_outcome(made, found, empty=outcome.empty, words=outcome.words), found, rounds,
-            score, outcome.words,
+            score, outcome.words, ui={"text": [outcome.words]},
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from ...darkminer.files.lora_outcome import require_work
 from ...darkminer.files.names import CONCEPT, checked_prefix, file_stem
 from .. import sockets
 from ..fields import named
-from ..host.run import output_file, save_picture, workflow_metadata
+from ..host.run import below_output, output_file, save_picture, say, workflow_metadata
 
 NODE = "SaveErasureLoRA"
 
@@ -74,4 +74,6 @@ class SaveErasureLoRA(io.ComfyNode):
             save_lora(path, lora, lora.metadata | workflow_metadata(cls.hidden))
             if image is not None:
                 save_picture(path.with_suffix(".png"), image)
-        return io.NodeOutput(str(path), ui={"text": [path.name]})
+        shown = below_output(path)
+        say(f"saved as {shown}")
+        return io.NodeOutput(str(path), ui={"text": [shown]})

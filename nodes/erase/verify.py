@@ -10,6 +10,7 @@ from ...darkminer.config import PAPER
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.image_encoder import open_clip_encoder
 from ...darkminer.method.verify import AGAINST, VerifyConfig, verify
+from ...darkminer.progress.plan import verify_plan
 from .. import inputs, sockets
 from ..checks import accepted
 from ..fields import named
@@ -151,19 +152,25 @@ class VerifyDeltaCLIP(WatchesEncoder):
             config = verify_config(chosen.verify, threshold, draws, against)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             found = mined_into(embeddings, mined, pool.concept, NODE)
+            sampling = inputs.sampling_config(
+                sampling_steps, cfg, sampler_name, scheduler, batch_size
+            )
+            where, entries = f"round {found.round}", len(found.current())
+            progress = Progress(
+                NODE, verify_plan(config, found.round, entries, sampling, where=where)
+            )
             with stage(
                 model, node=NODE, anchor=reference, negative=negative, pool=pool, vae=vae,
-                sampling=inputs.sampling_config(
-                    sampling_steps, cfg, sampler_name, scheduler, batch_size
-                ),
-                config=chosen.lora, seed=seed, lora=lora,
+                sampling=sampling, config=chosen.lora, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 check_width(session, mined, NODE, "mined")
                 verdict = verify(
                     session, encode, found.current(), context_of(reference, NODE, "reference"),
                     pool, config, seed=seed,
-                    round_=found.round, adapters=adapters, report=Progress(),
+                    round_=found.round, adapters=adapters, report=progress,
                 )  # fmt: skip
+        said = "still there" if verdict.verified else "nothing found"
+        progress.done(f"{said} · score {verdict.score:.2f}, threshold {verdict.threshold:.2f}")
         return io.NodeOutput(
             verdict.verified, verdict.score, verdict.target, verdict.reference,
             found.judged(verdict),

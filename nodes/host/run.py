@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
@@ -70,8 +71,10 @@ class Progress:
             log.info("%s: %s", self._node, self._course.words(report))
 
     def done(self, words: str) -> None:
-        """Leave on the node what has come of it, and how long it took."""
-        say(f"{words} · {duration(time.monotonic() - self._begun)}")
+        """Fill the bar, and leave on the node what has come of it and how long it took."""
+        self._bar.update_absolute(_BAR, _BAR)
+        between = "\n" if words.endswith(".") else " · "
+        say(f"{words}{between}{duration(time.monotonic() - self._begun)}")
 
 
 def say(text: str) -> None:
@@ -118,6 +121,11 @@ def output_file(prefix: str) -> Path:
             "another one below the output folder."
         ) from error
     return Path(folder) / f"{name}_{counter:05}_.safetensors"
+
+
+def below_output(path: Path) -> str:
+    """A file's place below the output folder, with ``/`` between folders."""
+    return Path(os.path.relpath(path, folder_paths.get_output_directory())).as_posix()
 
 
 def workflow_metadata(hidden: Any) -> dict[str, str]:

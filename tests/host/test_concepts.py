@@ -87,7 +87,7 @@ def run(comfy):
         path = comfy.output / entry["subfolder"] / entry["filename"]
         return load_file(path)["latent_tensor"]
 
-    files = {k: [comfy.output / "loras" / n for n in v["text"]] for k, v in outputs.items()
+    files = {k: [comfy.output / n for n in v["text"]] for k, v in outputs.items()
              if k.startswith("save")}  # fmt: skip
     return files, {name: latent(name) for name in models}
 
@@ -141,7 +141,7 @@ def test_the_erased_model_draws_what_the_combined_file_draws(run):
 
 def test_one_concept_is_its_own_combination(comfy):
     outputs = comfy.run(listed("ink", seed=5))
-    each, all_ = (comfy.output / "loras" / outputs[k]["text"][0] for k in ("save", "save_all"))
+    each, all_ = (comfy.output / outputs[k]["text"][0] for k in ("save", "save_all"))
     one, other = load_file(each), load_file(all_)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)

@@ -67,7 +67,7 @@ def files(comfy):
     found = {}
     for name in links:
         texts = outputs[f"save_{name}"]["text"]
-        found[name] = [comfy.output / "loras" / text for text in texts]
+        found[name] = [comfy.output / text for text in texts]
     return found
 
 
@@ -114,7 +114,7 @@ def test_the_workflow_is_in_the_file_and_runs_again(comfy, files):
     assert all(node.keys() <= {"inputs", "class_type", "_meta"} for node in work.values())
     only = ("m", "pool", "anchor", "no", "words", "DarkMinerChase", "save_DarkMinerChase")
     outputs = comfy.run({name: work[name] for name in only})
-    again = comfy.output / "loras" / outputs["save_DarkMinerChase"]["text"][0]
+    again = comfy.output / outputs["save_DarkMinerChase"]["text"][0]
     one, other = fields(again), fields(files["DarkMinerChase"][0])
     assert one["darkminer_runs"] == other["darkminer_runs"]
 
@@ -192,7 +192,7 @@ def test_any_concept_gives_a_file(comfy, concept):
     }  # fmt: skip
     work["pool"]["inputs"]["images"] = ["own", 0]
     outputs = comfy.run(work)
-    path = comfy.output / "loras" / outputs["save"]["text"][0]
+    path = comfy.output / outputs["save"]["text"][0]
     assert path.is_file() and len(path.name.encode()) < 120
     stem = {"梵高": "out_梵高_", "con": "out_concept-con_"}
     assert path.name.startswith(stem.get(concept, "out_xxx"))

@@ -178,7 +178,7 @@ def test_from_the_loader_nodes_to_a_picture_with_the_saved_file(comfy, models, w
     first = erasing(family, graph, parts)
     first |= drawing("erased", graph, ["train", 0]) | drawing("plain", graph, model)
     outputs = comfy.run(first)
-    file = comfy.output / "loras" / outputs["save"]["text"][0]
+    file = comfy.output / outputs["save"]["text"][0]
     ups = [v for k, v in load_file(file).items() if k.endswith("lora_up.weight")]
     assert len(ups) == FAMILIES[family].adapted and all(up.any() for up in ups)
 

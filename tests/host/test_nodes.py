@@ -111,7 +111,7 @@ def graph(prefix="loras/graph"):
 
 
 def saved(comfy, outputs):
-    return comfy.output / "loras" / outputs["save"]["text"][0]
+    return comfy.output / outputs["save"]["text"][0]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_one_keep_input_takes_many_combined_prompts(comfy):
         )
     outputs = comfy.run(prompt)
     combined, apart, alone = (
-        load_file(comfy.output / "loras" / outputs[f"save_{name}"]["text"][0]) for name in keeps
+        load_file(comfy.output / outputs[f"save_{name}"]["text"][0]) for name in keeps
     )
     assert all(torch.equal(combined[k], apart[k]) for k in apart)
     assert not all(torch.equal(combined[k], alone[k]) for k in alone)
@@ -321,7 +321,7 @@ def test_two_erasures_become_one_file_with_a_picture_and_go_on(comfy):
         )
     outputs = comfy.run(prompt)
     for name in ("save", "save_more"):
-        path = comfy.output / "loras" / outputs[name]["text"][0]
+        path = comfy.output / outputs[name]["text"][0]
         assert path.with_suffix(".png").is_file()
         with safe_open(path, "pt") as file:
             downs = [k for k in file.keys() if k.endswith("lora_down.weight")]  # noqa: SIM118

@@ -122,7 +122,7 @@ def saved_lora(server, prompt, outputs):
     """The tensors of the one LoRA file that a run has saved."""
     (saver,) = (i for i, node in prompt.items() if node["class_type"] == "SaveErasureLoRA")
     (name,) = outputs[saver]["text"]
-    return load_file(server.output / "loras" / name)
+    return load_file(server.output / name)
 
 
 @pytest.mark.parametrize("name, form, encoder", cases(STYLE, ENCODERS))
