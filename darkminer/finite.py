@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import signature
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -74,7 +75,7 @@ def require_finite(owner: str, *tensors: Tensor | None) -> None:
 
 
 def in_stage(stage: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A stage (with a keyword ``round_``, if it has rounds) that errors of the gate name."""
+    """A stage that errors of the gate name, with the round of ``round_`` or ``embeddings``."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
@@ -84,8 +85,9 @@ def in_stage(stage: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             except NotFiniteError as error:
                 if error.stage:  # the innermost stage's name stays
                     raise
-                round_ = kwargs.get("round_", 0)
-                raise error.within(stage, round_ if isinstance(round_, int) else 0) from error
+                given = signature(function).bind(*args, **kwargs).arguments
+                round_ = given.get("round_", getattr(given.get("embeddings"), "round", 0))
+                raise error.within(stage, round_) from error
 
         return run
 

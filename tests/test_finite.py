@@ -147,8 +147,10 @@ def test_training_on_a_network_that_gives_no_numbers_diverged(value):
     adapters = new_adapters(model, QUICK.lora, seed=0)
     entries = (MinedEmbedding(toy.context(1)[0], 0, kind="text", latents=toy.pool().latents),)
     given = (EmbeddingPool(entries), toy.context(0), QUICK.circumvent)
-    with pytest.raises(NotFiniteError, match="diffusion network .* in the circumvent stage"):
+    with pytest.raises(NotFiniteError, match="diffusion network .* in the circumvent stage: "):
         circumvent(model, adapters, *given, seed=0)
+    with pytest.raises(NotFiniteError, match="in the circumvent stage of round 3: "):
+        circumvent(model, adapters, EmbeddingPool(entries, round=3), *given[1:], seed=0)
 
     whole = toy.model()
 
