@@ -25,19 +25,22 @@ def gallery_sampling():
     return SamplingConfig(s["steps"], s["cfg"], s["sampler_name"], s["scheduler"], batch=64)
 
 
-def log_stages():
-    """A report that logs when a stage begins and what its loss came to."""
+def log_stages(plan: Any = None):
+    """A report that logs how far a run is, and what each stage's loss came to.
+
+    Args:
+        plan: the run's :class:`~dark_miner.darkminer.progress.plan.Plan`, if it is known.
+    """
+    from dark_miner.darkminer.progress.lines import Lines
     from dark_miner.darkminer.types import StepReport
 
-    seen: set[tuple[str, int]] = set()
     started = time.monotonic()
+    lines = Lines(lambda line: log.info("%6.1f s  %s", time.monotonic() - started, line), plan)
 
     def report(r: StepReport) -> None:
-        seconds = time.monotonic() - started
-        if (r.stage, r.round) not in seen:
-            seen.add((r.stage, r.round))
-            log.info("%6.1f s  %s, round %d", seconds, r.stage, r.round)
+        lines(r)
         if r.loss is not None and r.step == r.steps:
+            seconds = time.monotonic() - started
             log.info("%6.1f s  %s, round %d: loss %.3f", seconds, r.stage, r.round, r.loss)
 
     return report
@@ -76,9 +79,10 @@ def erase_target(
         the erasure and the seconds from loaded models to saved file, the pool included.
     """
     from dark_miner.darkminer.files.lora_file import save_lora, to_state_dict
+    from dark_miner.darkminer.progress.plan import pool_plan
     from dark_miner.demo.gallery import HELD_OUT, SIZE
     from dark_miner.demo.models import load_demo_models
-    from dark_miner.nodes.erase.erasing import run_erasure
+    from dark_miner.nodes.erase.erasing import run_erasure, run_plan
     from dark_miner.nodes.erase.image_pool import made
     from dark_miner.nodes.host.lora import names_of
     from dark_miner.nodes.host.text import contexts
@@ -86,7 +90,11 @@ def erase_target(
 
     model, clip, vae, clip_vision = load_demo_models()
     started = time.monotonic()
-    sampling, report = gallery_sampling(), log_stages()
+    sampling, keep = gallery_sampling(), [c[None] for c in contexts(clip, list(given.keep))]
+    run = run_plan(config, sampling, keep=keep)
+    report = log_stages(
+        replace(run, parts=(*pool_plan(given.pool_size, sampling).parts, *run.parts))
+    )
     pool_seed = seed if given.pool_seed is None else given.pool_seed
     pool = made(
         model, clip, vae, target.name, target.template, NEGATIVE,
@@ -101,8 +109,7 @@ def erase_target(
     done, lora = run_erasure(
         model, clip, vae, vision_encoder(clip_vision, "quality"), pool, config,
         anchor=given.anchor, negative=NEGATIVE, sampling=sampling, seed=seed, exclude=HELD_OUT,
-        keep=[c[None] for c in contexts(clip, list(given.keep))] if given.keep else [],
-        report=report, on_round=save_round,
+        keep=keep, report=report, on_round=save_round,
     )  # fmt: skip
     save_lora(path, lora, lora.metadata)
     return done, time.monotonic() - started

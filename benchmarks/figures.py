@@ -133,28 +133,45 @@ class Studio:
             self._near[kind, name] = neighbourhood(kind, name, self.vae)
         return self._near[kind, name]
 
-    def user_pictures(self, target: Target, seeds: int, wordings: int) -> Pictures:
-        """The target in several wordings, and every object of every style without it."""
+    def user_pictures(
+        self, target: Target, seeds: int, wordings: int, report: Any = None, part: str = ""
+    ) -> Pictures:
+        """The target in several wordings, and every object of every style without it.
+
+        Args:
+            report: told of the pictures as they are made, as ``part`` of the stage ``"judge"``.
+        """
+        from dark_miner.darkminer.types import Tally, silent
         from dark_miner.demo.gallery import OBJECTS
+
+        texts, companions = target.prompts(wordings, seeds)
+        plain = target.unasked(seeds)
+        others = {style: target.others(style) * seeds for style in target.other_styles()}
+        total = len(texts) + len(plain) + sum(map(len, others.values()))
+        tally = Tally(report or silent, "judge", 0, total, part)
+
+        def drawn(texts: list[str], seed: int) -> Tensor:
+            images = self.draw(texts, seed)
+            tally(len(texts))
+            return images
 
         def judged(texts: list[str], kind: str, name: str) -> tuple[Tensor, Any, Tensor]:
             parts = [
-                self.draw(texts[i : i + len(OBJECTS)], PICTURE_SEED + i)
+                drawn(texts[i : i + len(OBJECTS)], PICTURE_SEED + i)
                 for i in range(0, len(texts), len(OBJECTS))
             ]
             images = torch.cat(parts)
             return images, self.judge(images), self.near(kind, name).holds(images)
 
-        texts, companions = target.prompts(wordings, seeds)
         (_, own, among), (_, unasked, unasked_among) = (
-            judged(asked, target.kind, target.name) for asked in (texts, target.unasked(seeds))
+            judged(asked, target.kind, target.name) for asked in (texts, plain)
         )
         out = Pictures(
             target.found(own), companions, target.found(unasked), seeds, among, unasked_among
         )
-        for style in target.other_styles():
+        for style, asked in others.items():
             images, (out.styles[style], out.objects[style]), out.styles_among[style] = judged(
-                target.others(style) * seeds, STYLE, style
+                asked, STYLE, style
             )
             out.images[style] = images
             out.labels[style] = target.other_objects().repeat(seeds)

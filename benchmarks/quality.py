@@ -30,6 +30,11 @@ from .controls import excess
 from .hosted import load_pack
 from .targets import STYLE, Target, add_target_options, chosen_target, spelled_out
 
+log = logging.getLogger(__name__)
+
+JUDGING = "judging: "
+"""What a line of the log begins with that says how far the judging is."""
+
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
 
@@ -176,17 +181,23 @@ class Asked:
 
 
 def judge(
-    lora: Path | None, target: Target, asked: Asked, unet: Path | None = None
+    lora: Path | None,
+    target: Target,
+    asked: Asked,
+    unet: Path | None = None,
+    watch: Any = None,
+    part: str = "",
 ) -> tuple[Any, dict]:
     """Pictures and figures of one model, asked as a user and as these attackers would.
 
     Args:
         unet: another UNet than the shipped one.
+        watch, part: see :meth:`~.figures.Studio.user_pictures`.
     """
     from .figures import Studio
 
     studio = Studio(lora, unet=unet)
-    pictures = studio.user_pictures(target, asked.seeds, asked.wordings)
+    pictures = studio.user_pictures(target, asked.seeds, asked.wordings, watch, part)
     return pictures, summary(pictures, target) | attacked(studio, target, asked)
 
 
@@ -283,6 +294,18 @@ def main() -> None:
         args.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def judging() -> Any:
+    """A report that logs how far the pictures of both models are."""
+    from dark_miner.darkminer.progress.lines import Lines
+    from dark_miner.darkminer.progress.plan import Part, Plan
+
+    parts = (
+        Part("judge", 0, "before", "pictures before the erasure", 1.0, "picture"),
+        Part("judge", 0, "after", "pictures after it", 1.0, "picture"),
+    )
+    return Lines(lambda line: log.info("%s%s", JUDGING, line), Plan(parts))
+
+
 def report(path: Path, target: Target, args: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Judge the model before and after, print the table; the machine-readable record."""
     from .figures import ATTACKS
@@ -291,8 +314,9 @@ def report(path: Path, target: Target, args: argparse.Namespace, seconds: float)
     seeds, wordings = (1, 1) if args.short else (args.seeds, 3)
     asked = Asked(args.seed, seeds, wordings, attacks, args.attack_steps)
     plainly = replace(asked, attacks=()) if args.after_only else asked
-    pictures, before = judge(None, target, plainly)
-    erased, after = judge(path, target, asked)
+    watch = judging()
+    pictures, before = judge(None, target, plainly, watch=watch, part="before")
+    erased, after = judge(path, target, asked, watch=watch, part="after")
     record = as_json(target, args.seed, before, after, seconds)
     print(table(before, after))
     print(f"kept mean {record['kept_mean']:.3f}, worst {record['kept_worst']:.3f}; strictly "

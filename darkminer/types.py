@@ -212,7 +212,7 @@ class StepReport:
 
     Attributes:
         stage: ``"pool"``, ``"contexts"``, ``"bank"``, ``"keep"``, ``"mine"``, ``"verify"``,
-            ``"circumvent"``, ``"chase"``, ``"attack"`` or one attack's name.
+            ``"circumvent"``, ``"chase"``, ``"repair"``, ``"attack"`` or one attack's name.
         round: number of the round.
         step: finished steps within the stage, or within its part.
         steps: steps that will be taken.

@@ -14,6 +14,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "output"
 BASE = ROOT / ".host" / "base"
+JUDGING = "judging: "  # what a line of benchmarks.quality begins with that says how far it is
 STYLES = ("twemoji", "noto", "blob", "emojione", "flat", "fluent", "ink")
 CELL, EDGE, HEAD, GAP = 96, 96, 64, 32  # pixels of the picture grid
 
@@ -41,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 class Progress:
-    """Prints which node of a prompt runs and how far it is.
+    """Prints which node of a prompt runs, how far it is and what it says of itself.
 
     One line that is written over on a terminal; elsewhere a line every ten seconds.
     """
@@ -51,8 +53,11 @@ class Progress:
         self._live = sys.stdout.isatty()
         self._shown = 0.0
         self._start = time.monotonic()
+        self._texts: dict[str, str] = {}
 
     def __call__(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress_text":
+            self._texts[data["node"]] = data["text"].splitlines()[0]
         if kind != "progress_state":
             return
         for state in data["nodes"].values():
@@ -67,8 +72,14 @@ class Progress:
         title = self._titles.get(state["display_node_id"], state["display_node_id"])
         share = state["value"] / max(state["max"], 1)
         bar = ("#" * int(share * 24)).ljust(24, ".")
-        line = f"  {title[:34]:34} [{bar}] {share:4.0%}  {clock(now - self._start)}"
-        print(f"\r{line}" if self._live else line, end="" if self._live else "\n", flush=True)
+        line = f"  {title[:24]:24} [{bar}] {share:4.0%}  {clock(now - self._start)}"
+        if text := self._texts.get(state["display_node_id"]):
+            line += f"  {text}"
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r{line[:width]:{width}}", end="", flush=True)
+        else:
+            print(line, flush=True)
 
     def close(self) -> None:
         if self._live and self._shown:
@@ -239,8 +250,16 @@ def figures(lora: Path, style: str, seed: int, cpu: bool) -> None:
     command += ["--style", style, "--seed", str(seed)]
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": ""} if cpu else {})}
     log = BASE / "figures.log"
-    with log.open("wb") as errors:  # the host's own messages; the table comes on standard output
-        done = subprocess.run(command, cwd=ROOT, env=environment, stderr=errors)
+    words = {"stderr": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
+    # Messages, the host's among them, go to the file; the table comes on standard output.
+    with (
+        log.open("w", encoding="utf-8") as kept,
+        subprocess.Popen(command, cwd=ROOT, env=environment, **words) as done,
+    ):
+        for line in done.stderr or ():
+            kept.write(line)
+            if line.startswith(JUDGING):
+                print(f"  {line.removeprefix(JUDGING)}", end="", flush=True)
     if done.returncode:
         words = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise RuntimeError(f"the figures could not be made:\n{words}")

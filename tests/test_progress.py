@@ -9,6 +9,7 @@ from dark_miner.darkminer.method.chase import ChaseConfig
 from dark_miner.darkminer.method.circumvent import CircumventConfig
 from dark_miner.darkminer.method.loop import erase
 from dark_miner.darkminer.method.mine import MineConfig
+from dark_miner.darkminer.method.repair import RepairConfig
 from dark_miner.darkminer.method.retain import RetainConfig
 from dark_miner.darkminer.method.verify import VerifyConfig
 from dark_miner.darkminer.model.adapter import LoraConfig
@@ -38,8 +39,12 @@ WHOLE = EraseConfig(
     circumvent=TRAIN,
     start=replace(TRAIN, steps=4),
     chase=ChaseConfig(steps=6, tokens=0, soft_prompts=(1,), life=3, images=1, anchor_images=1),
+    repair=RepairConfig(steps=5, batch=1, replay=1, unrelated=1),
     retain=RetainConfig(weight=1.0, batch=2, keep_weight=1.0, keep_images=2),
 )
+
+
+ROUNDS = replace(WHOLE, text_start=False, chase=ChaseConfig(), repair=RepairConfig())
 
 
 class Clock:
@@ -119,7 +124,9 @@ def test_the_bar_fills_though_parts_do_not_come():
 
 
 def test_rounds_without_end_leave_room_on_the_bar_for_the_next():
-    config = replace(WHOLE, max_rounds=None, text_start=False, chase=ChaseConfig())
+    config = replace(
+        WHOLE, max_rounds=None, text_start=False, chase=ChaseConfig(), repair=RepairConfig()
+    )
     course, said = Course(planned(config), Clock()), []
     shares = []
     for round_ in range(1, 8):
@@ -136,7 +143,7 @@ def test_rounds_without_end_leave_room_on_the_bar_for_the_next():
 
 
 def test_a_run_that_goes_on_counts_its_rounds_on():
-    config = replace(WHOLE, text_start=False, chase=ChaseConfig())
+    config = ROUNDS
     plan = planned(config, done=3)
     assert {p.round for p in plan.parts if p.stage == "mine"} == {4, 5, 6}
     assert any(p.title == "round 4 of 5 · mine" for p in plan.parts)
@@ -160,7 +167,9 @@ def test_concepts_one_after_the_other_have_one_bar():
 
 
 def test_concepts_whose_rounds_have_no_end_follow_each_other_on_one_bar():
-    config = replace(WHOLE, max_rounds=None, text_start=False, chase=ChaseConfig())
+    config = replace(
+        WHOLE, max_rounds=None, text_start=False, chase=ChaseConfig(), repair=RepairConfig()
+    )
     each = Plan((*pool_plan(4, SAMPLING).parts, *planned(config).parts), planned(config).further)
     names = ["ink (1 of 2)", "flat (2 of 2)"]
     course, shares, said = Course(one_after_another(each.of(n) for n in names), Clock()), [], []
@@ -208,7 +217,7 @@ def test_nothing_is_said_of_the_time_before_anything_is_known():
 
 
 def test_a_verdict_that_may_end_the_run_makes_the_time_an_upper_bound():
-    config = replace(WHOLE, text_start=False, chase=ChaseConfig())
+    config = ROUNDS
     course = Course(planned(config), Clock())
     said = []
     for report in reports(config):

@@ -15,6 +15,7 @@ from ..config import EraseConfig
 from ..method.chase import ChaseConfig
 from ..method.circumvent import CircumventConfig
 from ..method.mine import MineConfig
+from ..method.repair import RepairConfig
 from ..method.retain import RetainConfig
 from ..method.verify import CALIBRATION_PICTURES, VerifyConfig, reference_pictures
 from ..model.sampling import SamplingConfig
@@ -213,6 +214,14 @@ def chase_plan(config: ChaseConfig, round_: int, subjects: int, new: int, run: E
     ])  # fmt: skip
 
 
+def repair_plan(config: RepairConfig, round_: int, run: Expected) -> Plan:
+    """Repairing: guards, and more of every retain set than other stages take."""
+    guards = config.batch + config.replay + (config.unrelated if run.bank else 0)
+    kept = min(config.retain_batch, run.keeps) + min(config.retain_batch, run.banked)
+    step = guards * (2.0 + _TRAINED) + kept * (1.0 + _TRAINED)
+    return _parts([Part("repair", round_, "", "repair", config.steps * step)])
+
+
 def attack_plan(config: AttackVerdictConfig, sampling: SamplingConfig, *, token: bool) -> Plan:
     """A verdict by attack."""
     picture = Expected(sampling).picture
@@ -254,6 +263,7 @@ def erasure_plan(
         parts += opening.parts
     if config.chase.steps:
         parts += chase_plan(config.chase, done, config.text_words, 0, run).parts
+    parts += repair_plan(config.repair, done, run).parts
     unlimited = config.max_rounds is None
     last = done + (config.max_rounds or 0)
 

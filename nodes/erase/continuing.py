@@ -87,5 +87,8 @@ def first_embeddings(
 
 
 def without_opening(config: EraseConfig) -> EraseConfig:
-    """The same settings with neither text start nor chase: rounds only."""
-    return replace(config, text_start=False, chase=replace(config.chase, steps=0))
+    """The same settings with neither text start nor chase nor repair: rounds only."""
+    return replace(
+        config, text_start=False, chase=replace(config.chase, steps=0),
+        repair=replace(config.repair, steps=0),
+    )  # fmt: skip

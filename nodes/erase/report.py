@@ -18,6 +18,7 @@ WIDTH, MARGIN = 800, 32
 _INSIDE = WIDTH - 2 * MARGIN
 _TEXT = 184  # of a round, left of its pictures
 _PAIRS, _SIDES = 3, {1: 130, 2: 116, 3: 86}  # pairs of pictures -> side of each
+_FEW = 4  # rounds whose pictures may be larger than the smallest
 _FIRST, _NEWEST = 3, 6  # rounds that are shown where there are more
 
 
@@ -121,15 +122,16 @@ def _rows(done: Erasure, looks: list[Look]) -> Iterable[Block]:
         ))  # fmt: skip
         return
     pairs = max(_pairs(look) for look in shown)
-    yield _heads(pairs)
+    size = pairs, _SIDES[pairs if len(shown) <= _FEW else _PAIRS]
+    yield _heads(*size)
     more = len(shown) - _FIRST - _NEWEST
     for look in shown[:_FIRST] if more > 1 else shown:
-        yield _row(done, look, pairs)
+        yield _row(done, look, *size)
     if more > 1:
         left_out = shown[_FIRST:-_NEWEST]
         yield _skipped(left_out[0].name, left_out[-1].name)
         for look in shown[-_NEWEST:]:
-            yield _row(done, look, pairs)
+            yield _row(done, look, *size)
 
 
 def _pairs(look: Look) -> int:
@@ -137,23 +139,22 @@ def _pairs(look: Look) -> int:
     return min(_PAIRS, len(look.verdict.target))
 
 
-def _places(pairs: int) -> Iterator[tuple[float, float]]:
+def _places(pairs: int, side: int) -> Iterator[tuple[float, float]]:
     """Where the two pictures of each pair begin."""
-    side = _SIDES[pairs]
     free = _INSIDE - _TEXT - pairs * (2 * side + 2)
     for i in range(pairs):
         left = MARGIN + _TEXT + i * (2 * side + 2 + min(22, free / max(1, pairs - 1)))
         yield left, left + side + 2
 
 
-def _heads(pairs: int) -> Block:
+def _heads(pairs: int, side: int) -> Block:
     """What the columns are."""
 
     def draw(page: Page, top: float) -> None:
         page.text(MARGIN, top + 4, "Rounds", 15, INK, strong=True)
         words = "on the same noise: what the anchor prompt shows, what mining found, and its score"
         page.text(MARGIN + measured("Rounds", 15) + 12, top + 6, words, 12, MUTED)
-        for left, right in _places(pairs):
+        for left, right in _places(pairs, side):
             page.text(left, top + 34, "anchor", 12, MUTED)
             page.text(right, top + 34, "mined", 12, MUTED)
 
@@ -170,9 +171,9 @@ def _skipped(first: str, last: str) -> Block:
     return Block(40, draw)
 
 
-def _row(done: Erasure, look: Look, pairs: int) -> Block:
+def _row(done: Erasure, look: Look, pairs: int, side: int) -> Block:
     """A round: words on the left, its highest scores' pictures on the right."""
-    verdict, side = look.verdict, _SIDES[pairs]
+    verdict = look.verdict
     assert verdict is not None
     order = sorted(range(len(verdict.scores)), key=lambda i: -verdict.scores[i])[:pairs]
     others = len(verdict.scores) - len(order)
@@ -187,7 +188,7 @@ def _row(done: Erasure, look: Look, pairs: int) -> Block:
         page.text(MARGIN, top + 37, _in_round(look, done), 14, colour, strong=True)
         for i, line in enumerate(lines):
             page.text(MARGIN, top + 59 + 19 * i, line, 13, MUTED)
-        for i, (left, right) in zip(order, _places(pairs)):  # noqa: B905 - there may be fewer
+        for i, (left, right) in zip(order, _places(pairs, side)):  # noqa: B905 - there may be fewer
             page.picture(left, top + 12, side, verdict.reference[i])
             page.picture(right, top + 12, side, verdict.target[i])
             score = verdict.scores[i]

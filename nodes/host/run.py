@@ -21,7 +21,7 @@ from comfy_execution.utils import get_executing_context
 from PIL import Image
 
 from ...darkminer.errors import DarkMinerError, writable
-from ...darkminer.progress.course import Course
+from ...darkminer.progress.lines import Lines
 from ...darkminer.progress.plan import Plan
 from ...darkminer.progress.words import duration
 from ...darkminer.types import StepReport
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 _BAR = 1000  # steps of a node's bar
 _SECONDS_BETWEEN_UPDATES = 0.1
 _SECONDS_BETWEEN_TEXTS = 0.3
-_SECONDS_BETWEEN_LINES = 20.0
 _PREVIEW_SIDE = 512
 
 
@@ -48,14 +47,16 @@ class Progress:
     """
 
     def __init__(self, node: str, plan: Plan | None = None):
-        self._node, self._course = node, Course(plan)
+        self._lines = Lines(lambda line: log.info("%s: %s", node, line), plan)
+        self._course = self._lines.course
         self._bar = comfy.utils.ProgressBar(_BAR)
-        self._begun = self._moved = self._said = self._logged = time.monotonic()
+        self._begun = self._moved = self._said = time.monotonic()
         say("loading the model")
 
     def __call__(self, report: StepReport) -> None:
         stop_if_asked()
-        opens, now = self._course.take(report), time.monotonic()
+        self._lines(report)
+        now = time.monotonic()
         last = report.step >= report.steps
         if now - self._moved >= _SECONDS_BETWEEN_UPDATES or last or report.images is not None:
             self._moved = now
@@ -66,9 +67,6 @@ class Progress:
         if now - self._said >= _SECONDS_BETWEEN_TEXTS:
             self._said = now
             say(self._course.words(report))
-        if opens or now - self._logged >= _SECONDS_BETWEEN_LINES:
-            self._logged = now
-            log.info("%s: %s", self._node, self._course.words(report))
 
     def done(self, words: str) -> None:
         """Fill the bar, and leave on the node what has come of it and how long it took."""
