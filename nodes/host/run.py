@@ -57,6 +57,9 @@ class Progress:
         stop_if_asked()
         self._lines(report)
         now = time.monotonic()
+        if now - self._said >= _SECONDS_BETWEEN_TEXTS:
+            self._said = now
+            say(self._course.words(report))
         last = report.step >= report.steps
         if now - self._moved >= _SECONDS_BETWEEN_UPDATES or last or report.images is not None:
             self._moved = now
@@ -64,9 +67,6 @@ class Progress:
             if report.images is not None:
                 preview = ("JPEG", _row(report.images), _PREVIEW_SIDE)
             self._bar.update_absolute(int(self._course.share * _BAR), _BAR, preview)
-        if now - self._said >= _SECONDS_BETWEEN_TEXTS:
-            self._said = now
-            say(self._course.words(report))
 
     def done(self, words: str) -> None:
         """Fill the bar, and leave on the node what has come of it and how long it took."""
