@@ -7,9 +7,12 @@ lines of the benchmarks read it from there.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -18,6 +21,8 @@ from .errors import SettingError
 S = TypeVar("S", bound="Settings")
 NONE = "none"
 """How a text says an empty list, or no limit."""
+UNBOUND = "set"
+"""What a rule says of a value that may be anything."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Rule:
             return f"between {self.low:g} and {self.high:g}"
         if self.above is not None:
             return f"above {self.above:g}"
-        return f"at least {self.low:g}" if self.low is not None else "set"
+        return f"at least {self.low:g}" if self.low is not None else UNBOUND
 
     def allows(self, value: Any) -> bool:
         """Whether a single value is within bounds and choices."""
@@ -120,6 +125,20 @@ def stages(kind: type[Settings]) -> dict[str, str]:
     return {f.name: f.metadata["stage"] for f in fields(kind) if "stage" in f.metadata}
 
 
+def places(kind: type[Settings]) -> dict[str, tuple[type[Settings], str]]:
+    """Where every setting stands, in the order of the fields: ``"max_rounds"``, ``"mine.lr"``.
+
+    Returns:
+        place -> the dataclass that holds the setting, and its name there.
+    """
+    hints = _hints(kind)
+    found: dict[str, tuple[type[Settings], str]] = {name: (kind, name) for name in rules(kind)}
+    for owner in stages(kind):
+        part = hints[owner]
+        found |= {f"{owner}.{name}": (part, name) for name in rules(part)}
+    return found
+
+
 def changed(settings: S, place: str, text: str) -> S:
     """Settings with one of them read from a text.
 
@@ -128,16 +147,46 @@ def changed(settings: S, place: str, text: str) -> S:
         text: the value, e.g. ``"2.5"``, ``"adam"``, ``"on"``, ``"1, 4, 16"`` or ``"none"``.
 
     Raises:
-        SettingError: if there is no such setting, or it cannot be that.
+        SettingError: named by the place, if there is no such setting or it cannot be that.
     """
-    owner, _, name = place.rpartition(".")
-    part = getattr(settings, owner, None) if owner else settings
-    if not isinstance(part, Settings) or name not in rules(type(part)):
-        raise SettingError(place, text, "a setting there is, such as chase.eta")
-    value = _read(type(part), name, text.strip())
-    if part is settings:
-        return replace(settings, **{name: value})
-    return replace(settings, **{owner: replace(part, **{name: value})})
+    return changed_by(settings, {place: text})
+
+
+def changed_by(settings: S, texts: Mapping[str, str]) -> S:
+    """Settings with several of them read from texts, held against each other only together.
+
+    Args:
+        texts: place -> value, both as of :func:`changed`.
+
+    Raises:
+        SettingError: named by the place, if there is no such setting, it cannot be that, or does
+            not go with another one.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for place, text in texts.items():
+        owner, _, name = place.rpartition(".")
+        part = getattr(settings, owner, None) if owner else settings
+        if not isinstance(part, Settings) or name not in rules(type(part)):
+            raise SettingError(place, text, "a setting there is, such as chase.eta")
+        with _placed(owner):
+            values.setdefault(owner, {})[name] = _read(type(part), name, text.strip())
+    own = values.pop("", {})
+    for owner, changes in values.items():
+        with _placed(owner):
+            own[owner] = replace(getattr(settings, owner), **changes)
+    with _placed(""):
+        return replace(settings, **own)
+
+
+@contextmanager
+def _placed(owner: str) -> Iterator[None]:
+    """Name settings by their place rather than by dataclass: two stages may be of one kind."""
+    try:
+        yield
+    except SettingError as error:
+        name = error.setting.rpartition(".")[2]
+        place = f"{owner}.{name}" if owner else name
+        raise SettingError(place, error.value, error.rule) from None
 
 
 def written(value: Any) -> str:
@@ -149,18 +198,25 @@ def written(value: Any) -> str:
     return NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+@functools.cache
+def _hints(kind: type[Settings]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def asked(kind: type[Settings], name: str) -> str:
+    """What is to be written for a setting, and its range, in words."""
+    return ", or ".join(
+        _called(option, rules(kind)[name]) for option in _options(_hints(kind)[name])
+    )
+
+
 def _read(kind: type[Settings], name: str, text: str) -> Any:
-    hint = get_type_hints(kind)[name]
-    for option in _options(hint):
+    for option in _options(_hints(kind)[name]):
         try:
             return _as(option, text)
-        except ValueError:
+        except (ValueError, OverflowError, RecursionError):  # the last two: of a number, in JSON
             continue
-    words = " or ".join(dict.fromkeys(_called(option) for option in _options(hint)))
-    rule = rules(kind)[name].words
-    raise SettingError(
-        f"{kind.__name__}.{name}", text, rule if rule == words else f"{words}, {rule}"
-    )
+    raise SettingError(f"{kind.__name__}.{name}", text, asked(kind, name))
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
@@ -195,11 +251,12 @@ def _chosen(text: str, choices: dict[str, Any]) -> Any:
     return next(value for choice, value in choices.items() if choice.lower() == text.lower())
 
 
-def _called(hint: Any) -> str:
+def _called(hint: Any, rule: Rule) -> str:
+    if get_origin(hint) is tuple:
+        return f'a list, each {_called(get_args(hint)[0], rule)}, or "{NONE}"'
     if get_origin(hint) is Literal:
         return " or ".join(f'"{c}"' for c in get_args(hint))
-    if get_origin(hint) is tuple:
-        return "a list"
-    return {type(None): f'"{NONE}"', bool: '"on" or "off"', int: "a whole number"}.get(
-        hint, "a number"
-    )
+    if hint in (int, float):
+        kind = "a whole number" if hint is int else "a number"
+        return kind if rule.words == UNBOUND else f"{kind}, {rule.words}"
+    return {type(None): f'"{NONE}"', bool: '"on" or "off"'}.get(hint, "a text")

@@ -21,6 +21,7 @@ from .erase.loop import DarkMinerLoop
 from .erase.mine import MineEmbedding
 from .erase.rounds import DarkMinerRoundClose, DarkMinerRoundOpen
 from .erase.save_lora import SaveErasureLoRA
+from .erase.settings import DarkMinerSettings
 from .erase.verify import VerifyDeltaCLIP
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ NODES: list[type[io.ComfyNode]] = [
     DarkMinerRoundClose,
     DarkMinerLoop,
     EraseConcepts,
+    DarkMinerSettings,
     CombineErasures,
     SaveErasureLoRA,
     DarkMinerDemoModels,

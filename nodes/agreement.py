@@ -2,41 +2,66 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..darkminer.config import PRESETS, EraseConfig
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.model.layers import layers_of
+from .fields import SETTINGS_TITLE, replaced
 from .host.lora import state_of
 from .inputs import AS_PRESET, unless_preset
 
 Given = Mapping[str, Any]
 
+log = logging.getLogger(__name__)
 
-def check_agreement(given: Given, declared: Mapping[str, Any]) -> None:
+
+def check_agreement(node: str, given: Given, declared: Mapping[str, Any]) -> None:
     """Refuse inputs of one node that contradict each other, or of which one would be dropped.
 
     Args:
-        given: the node's inputs by name, each of the right kind by itself.
+        node: the node's id.
+        given: its inputs by name, each of the right kind by itself.
         declared: all inputs of its schema by name.
 
     Raises:
         DarkMinerError: if so.
     """
+    if given.get("settings") is not None:
+        check_settings(node, given, declared)
     if "negative" in declared:
         _check_guidance(given)
     for rule in _RULES:
         rule(given)
 
 
+def check_settings(node: str, given: Given, declared: Mapping[str, Any]) -> None:
+    """Where settings is connected, whatever it takes the place of stands as a new node has it.
+
+    Raises:
+        DarkMinerError: names the first input that does not, and where to say it instead.
+    """
+    for name, others in replaced(node).items():
+        if name not in declared or given.get(name) in (None, declared[name].default):
+            continue
+        raise DarkMinerError(
+            f"{name} is {given[name]!r} here and settings is connected: set {' and '.join(others)} "
+            f"in {SETTINGS_TITLE} and {name} back to {declared[name].default!r}, or disconnect it."
+        )
+
+
 def _check_guidance(given: Given) -> None:
     """Guidance has two sides. The host's own sampler node asks for both, and so does this."""
-    cfg = given.get("cfg")
+    settings = given.get("settings")
+    name, cfg = "cfg", given.get("cfg")
+    if settings is not None and cfg is not None:
+        name, cfg = "sampling_cfg of settings", settings.sampling.cfg
     if cfg is not None and cfg != 1.0 and given.get("negative") is None:
         raise DarkMinerError(
-            f"cfg is {cfg:g} and negative is not connected, without which there is no guidance: "
-            "connect the empty prompt to negative, or set cfg to 1."
+            f"{name} is {cfg:g} and negative is not connected, without which there is no guidance: "
+            f"connect the empty prompt to negative, or set {name} to 1."
         )
 
 
@@ -91,6 +116,13 @@ def check_bank(given: Given) -> None:
     Raises:
         DarkMinerError: if so.
     """
+    settings = given.get("settings")
+    if settings is not None:
+        if given.get("bank") and not _weighs_banks(settings):
+            raise DarkMinerError(
+                f"bank asks for a vocabulary bank and settings give a bank no weight: {_NO_WEIGHT}."
+            )
+        return
     preset = PRESETS.get(given.get("preset") or "")
     if preset is None or _weighs_banks(preset):
         return
@@ -102,8 +134,26 @@ def check_bank(given: Given) -> None:
             )
 
 
-def _weighs_banks(preset: EraseConfig) -> bool:
-    return preset.retain.weight > 0
+_NO_WEIGHT = f"disconnect it, or set retain_weight or chase_unrelated above 0 in {SETTINGS_TITLE}"
+
+
+def check_own_bank(settings: EraseConfig) -> None:
+    """The same of settings for a whole run, which makes its own bank.
+
+    Raises:
+        DarkMinerError: if so.
+    """
+    if settings.bank.size and not _weighs_banks(settings):
+        raise DarkMinerError(
+            f"settings ask for a vocabulary bank (bank_size {settings.bank.size}) and give it no "
+            "weight: set bank_size to 0, or retain_weight or chase_unrelated above 0, in "
+            f"{SETTINGS_TITLE}."
+        )
+
+
+def _weighs_banks(config: EraseConfig) -> bool:
+    """Whether a bank counts: as what must not change, or as unrelated prompts of a chase."""
+    return config.retain.weight > 0 or bool(config.chase.steps and config.chase.unrelated)
 
 
 def _check_lora(given: Given) -> None:
@@ -126,6 +176,12 @@ def _check_lora(given: Given) -> None:
                 f"{name} is {asked!r} and the connected lora has {own!r}, which it keeps: leave "
                 f"{name} as the preset has it ({0 if name == 'rank' else AS_PRESET!r})."
             )
+    settings = given.get("settings")
+    if settings is not None and (settings.lora.rank, settings.lora.layers) != (state.rank, layers):
+        log.info(
+            "lora keeps its rank %d and its layers (%s); those of settings are for new ones.",
+            state.rank, layers,
+        )  # fmt: skip
 
 
 _RULES: tuple[Callable[[Given], None], ...] = (

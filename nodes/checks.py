@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,10 +17,11 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..darkminer.config import EraseConfig
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.files.lora_file import LoraDict
 from ..darkminer.types import EmbeddingPool, ImagePool, RetainSet
-from .agreement import check_agreement
+from .agreement import check_agreement, check_settings
 from .fields import named
 from .prompts import check_prompt
 
@@ -37,6 +38,7 @@ _OWN = {
     "DARKMINER_POOL": ImagePool,
     "DARKMINER_EMBEDDINGS": EmbeddingPool,
     "DARKMINER_BANK": RetainSet,
+    "DARKMINER_SETTINGS": EraseConfig,
 }
 
 _CONNECT = {
@@ -51,6 +53,7 @@ _CONNECT = {
     "DARKMINER_EMBEDDINGS": "the embeddings of a node of this pack",
     "DARKMINER_BANK": "the bank of DarkMinerVocabularyBank",
     "DARKMINER_ROUND": "the round of DarkMinerRoundOpen",
+    "DARKMINER_SETTINGS": "the settings of DarkMinerSettings",
 }
 
 _MAY_BE_NONE = ("LORA_MODEL", "DARKMINER_EMBEDDINGS")
@@ -72,15 +75,23 @@ def guard(node: type[io.ComfyNode]) -> None:
             if getattr(schema, "is_input_list", False):
                 for name, values in given.items():
                     given[name] = [checked(declared[name], value) for value in values]
+                for one in each(given) if given.get("settings") else ():
+                    check_settings(schema.node_id, one, declared)
             else:
                 given = {name: checked(declared[name], value) for name, value in given.items()}
-                check_agreement(given, declared)
+                check_agreement(schema.node_id, given, declared)
         return run(cls, **given)
 
     node.execute = classmethod(execute)  # type: ignore[assignment]
     asks = node.__dict__.get("check_lazy_status")
     if asks is not None:
         _guard_lazy(node, asks.__func__, declared, schema.node_id)
+
+
+def each(given: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """The values of list inputs run by run, as the host maps lists: the last one is repeated."""
+    for i in range(max(map(len, given.values()))):
+        yield {name: values[min(i, len(values) - 1)] for name, values in given.items()}
 
 
 def _guard_lazy(
@@ -120,6 +131,25 @@ def accepted(
     except DarkMinerError as error:
         return str(error)
     return True
+
+
+UNCONNECTED = object()
+"""What ``validate_inputs`` gets for ``settings`` where nothing is connected; None for a link."""
+
+
+def check_queued(node: type[io.ComfyNode], settings: object, **given: Any) -> None:
+    """Of a workflow that is queued: the inputs that connected settings take the place of.
+
+    Args:
+        settings: None where a link will bring them, else :data:`UNCONNECTED`.
+        given: inputs that ``validate_inputs`` knows; the others are looked at when the node runs.
+
+    Raises:
+        DarkMinerError: see :func:`~.agreement.check_settings`.
+    """
+    if settings is not UNCONNECTED:
+        schema = node.define_schema()
+        check_settings(schema.node_id, given, {field.id: field for field in schema.inputs})
 
 
 def checked(field: Any, value: Any) -> Any:

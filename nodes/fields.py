@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from ..darkminer.config import EraseConfig
 from ..darkminer.errors import DarkMinerError, DivergedError, SettingError, can_be_written
+from ..darkminer.settings import places, written
+
+SETTINGS, SETTINGS_TITLE = "DarkMinerSettings", "Dark Miner Settings"
+"""The node that shows every setting, by its id and as the user sees it."""
+
+PLACES = places(EraseConfig)
+"""Place of every setting (``"mine.lr"``) -> the dataclass that holds it, and its name there."""
+
+
+def input_name(place: str) -> str:
+    """What the Settings node calls a setting: ``"mine_lr"`` for ``"mine.lr"``."""
+    return place.replace(".", "_")
+
 
 _SAMPLING = {
     "SamplingConfig.steps": "sampling_steps",
@@ -84,8 +99,26 @@ _DERIVED = ("alpha", "lr_late", "lr_drop")
 _NO_CHASE = "chase_steps asks for a chase, which begins at a text start, and this preset has none"
 
 
+def replaced(node: str) -> dict[str, tuple[str, ...]]:
+    """Inputs of a node that connected settings take the place of.
+
+    Returns:
+        input -> inputs of the Settings node that say the same; a stage node's ``steps``, say, are
+        those of a text start and of a round.
+    """
+    found = {"preset": ("preset",)}
+    for setting, name in SHOWN.get(node, {}).items():
+        owner, _, field = setting.partition(".")
+        same = (p for p, (kind, own) in PLACES.items() if (kind.__name__, own) == (owner, field))
+        if name not in found and (inputs := tuple(map(input_name, same))):
+            found[name] = inputs
+    return found
+
+
 def sentence(node: str, error: SettingError) -> str:
     """What a node says of a wrong setting: its own input, or else the preset that gave it."""
+    if node == SETTINGS:
+        return f"{input_name(error.setting)} is {shown(error.value)}: it must be {rule_of(error)}."
     name = SHOWN.get(node, {}).get(error.setting)
     owner, _, field = error.setting.partition(".")
     if error.setting == "EraseConfig.text_start" and name:
@@ -98,6 +131,20 @@ def sentence(node: str, error: SettingError) -> str:
         f"the preset's {field} of {owner.removesuffix('Config').lower()} is {error.value!r}, which "
         f"goes with nothing else here: it must be {error.rule}; choose another preset."
     )
+
+
+def rule_of(error: SettingError) -> str:
+    """What a setting must be, with other settings named as the Settings node's inputs."""
+    rule = error.rule
+    for place in PLACES:
+        rule = rule.replace(place, input_name(place)) if "." in place else rule
+    return rule
+
+
+def shown(value: Any) -> str:
+    """A setting's value as it is written, short enough for a sentence."""
+    text = repr(value if isinstance(value, str) else written(value))
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 @contextmanager

@@ -38,6 +38,22 @@ def seed():
     )  # fmt: skip
 
 
+def rare(fields: list) -> list:
+    """The same inputs, folded away until the user asks for a node's advanced inputs."""
+    for field in fields:
+        field.advanced = True
+    return fields
+
+
+def settings():
+    """All settings from a node of their own; behind all other inputs."""
+    return sockets.Settings.Input(
+        "settings", optional=True,
+        tooltip="All settings, from Dark Miner Settings: they count here, sampling included, and "
+        "preset and numbers of this node must stand as a new node has them.",
+    )  # fmt: skip
+
+
 def preset():
     return io.Combo.Input(
         "preset", options=list(PRESETS), default="fast",
@@ -74,9 +90,16 @@ def sampling(steps: int = 20, cfg: float = 7.0) -> list:
 
 
 def sampling_config(
-    sampling_steps: int, cfg: float, sampler_name: str, scheduler: str, batch_size: int
+    sampling_steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    batch_size: int,
+    settings: EraseConfig | None = None,
 ) -> SamplingConfig:
-    """The settings of :func:`sampling`'s inputs."""
+    """How pictures are made: as ``settings`` say, else as :func:`sampling`'s inputs do."""
+    if settings is not None:
+        return settings.sampling
     return SamplingConfig(sampling_steps, cfg, sampler_name, scheduler, batch_size)
 
 
@@ -206,8 +229,9 @@ def override(config: Any, **values: Any) -> Any:
     return replace(config, **changed)
 
 
-def preset_config(name: str) -> EraseConfig:
-    return PRESETS[name]
+def preset_config(name: str, settings: EraseConfig | None = None) -> EraseConfig:
+    """The settings of a run: those that are connected, else the preset's."""
+    return PRESETS[name] if settings is None else settings
 
 
 def keep_contexts(connected: dict, node: str) -> list:

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 Pool = io.Custom("DARKMINER_POOL")
 Embeddings = io.Custom("DARKMINER_EMBEDDINGS")
 Bank = io.Custom("DARKMINER_BANK")
+Settings = io.Custom("DARKMINER_SETTINGS")
 Round = io.Custom("DARKMINER_ROUND")
 Lora = io.Custom("LORA_MODEL")
 LossMap = io.Custom("LOSS_MAP")

@@ -65,6 +65,7 @@ class AttackErasure(WatchesEncoder):
                     "limit", default=0.15, min=0.0, max=inputs.Limit(1.0), step=0.01, optional=True,
                     tooltip="The concept counts as still there above this share.",
                 ),
+                inputs.settings(),
             ],
             outputs=[
                 io.Boolean.Output(
@@ -85,17 +86,19 @@ class AttackErasure(WatchesEncoder):
         cls, model, vae, pool, anchor, seed, sampling_steps, cfg, sampler_name, scheduler,
         batch_size, clip_vision=None, open_clip_model="ViT-L-14", open_clip_weights="openai",
         lora=None, clip=None, negative=None, exclude_words="", steps=200, pictures=32, limit=0.15,
+        settings=None,
     ):  # fmt: skip
         with named(NODE):
             config = AttackVerdictConfig(steps=steps, pictures=pictures, limit=limit)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             sampling = inputs.sampling_config(
-                sampling_steps, cfg, sampler_name, scheduler, batch_size
+                sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
             progress = Progress(NODE, attack_plan(config, sampling, token=clip is not None))
             with stage(
                 model, node=NODE, anchor=anchor, negative=negative, pool=pool, vae=vae,
-                sampling=sampling, config=inputs.preset_config("fast").lora, seed=seed, lora=lora,
+                sampling=sampling, config=inputs.preset_config("fast", settings).lora, seed=seed,
+                lora=lora,
             ) as (session, adapters):  # fmt: skip
                 text = text_space(clip, pool, split_words(exclude_words)) if clip else None
                 verdict = attack_verdict(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from comfy_api.latest import io
 
 from ...darkminer.method.words import split_words
 from ...darkminer.progress.plan import bank_plan
+from ...darkminer.types import RetainSet
 from .. import inputs, sockets
 from ..fields import named
 from ..host.run import Progress
@@ -18,6 +20,9 @@ from .erasing import pool_template, vocabulary_bank
 from .verify import encoder, encoder_inputs
 
 NODE = "DarkMinerVocabularyBank"
+
+NO_BANK = RetainSet((), torch.empty(0), ())
+"""What comes out where settings ask for no prompt."""
 
 
 class DarkMinerVocabularyBank(WatchesEncoder):
@@ -48,8 +53,13 @@ class DarkMinerVocabularyBank(WatchesEncoder):
                     tooltip="Words no prompt of the bank may hold, separated by commas.",
                 ),
                 *encoder_inputs(),
+                inputs.settings(),
             ],
-            outputs=[sockets.Bank.Output(display_name="bank", tooltip="For CircumventLoRA.")],
+            outputs=[
+                sockets.Bank.Output(
+                    display_name="bank", tooltip="For CircumventLoRA and DarkMinerChase."
+                )
+            ],
         )  # fmt: skip
 
     @classmethod
@@ -57,13 +67,16 @@ class DarkMinerVocabularyBank(WatchesEncoder):
         cls, model, clip, vae, pool, anchor_prompt, negative_prompt, seed, sampling_steps, cfg,
         sampler_name, scheduler, batch_size, bank_size=0, exclude_words="", clip_vision=None,
         open_clip_model="ViT-L-14", open_clip_weights="openai",
+        settings=None,
     ):  # fmt: skip
         with named(NODE):
-            config = inputs.preset_config("fast").bank
+            config = inputs.preset_config("fast", settings).bank
             config = replace(config, size=bank_size or config.size)
             sampling = inputs.sampling_config(
-                sampling_steps, cfg, sampler_name, scheduler, batch_size
+                sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
+            if not config.size:
+                return io.NodeOutput(NO_BANK)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             progress = Progress(NODE, bank_plan(config.size, config.images, sampling))
             with training_session(

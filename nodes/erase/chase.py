@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 
 from comfy_api.latest import io
 
 from ...darkminer.method.chase import chase
+from ...darkminer.method.circumvent import TrainResult
 from ...darkminer.method.retain import Retain
 from ...darkminer.method.words import split_words
 from ...darkminer.progress.plan import Expected, chase_plan
@@ -21,6 +23,8 @@ from .origin import stage_origin
 from .stages import stage
 
 NODE = "DarkMinerChase"
+
+log = logging.getLogger(__name__)
 
 
 class DarkMinerChase(io.ComfyNode):
@@ -54,6 +58,7 @@ class DarkMinerChase(io.ComfyNode):
                 inputs.number("steps", "Steps of the chase."),
                 inputs.rate("learning_rate", "Learning rate of the LoRA."),
                 inputs.number("tokens", "Tokens chased at once through the text encoder.", 256),
+                inputs.settings(),
             ],
             outputs=training_outputs(),
         )  # fmt: skip
@@ -62,14 +67,15 @@ class DarkMinerChase(io.ComfyNode):
     def execute(
         cls, model, pool, embeddings, anchor, seed, sampling_steps, cfg, sampler_name, scheduler,
         batch_size, clip=None, exclude_words="", lora=None, bank=None, negative=None, rank=0,
-        layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, tokens=0, **keep,
+        layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, tokens=0, settings=None,
+        **keep,
     ):  # fmt: skip
         with named(NODE):
-            preset = inputs.preset_config("fast")
+            preset = inputs.preset_config("fast", settings)
             new = inputs.lora_config(preset.lora, rank, layers)
             config = inputs.chase_config(preset.chase, steps, learning_rate, tokens)
             sampling = inputs.sampling_config(
-                sampling_steps, cfg, sampler_name, scheduler, batch_size
+                sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
             kept = inputs.keep_contexts(keep, NODE)
             texts = [e for e in embeddings.entries if e.kind == "text"]
@@ -86,22 +92,24 @@ class DarkMinerChase(io.ComfyNode):
                 config=new, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 text = text_space(clip, pool, split_words(exclude_words)) if clip else None
-                done = chase(
-                    session, adapters, embeddings, pool, context_of(anchor, NODE, "anchor"),
-                    config, seed=seed, text=text, retain=Retain(preset.retain, bank, kept),
-                    report=progress,
-                )  # fmt: skip
+                if config.steps:
+                    done = chase(
+                        session, adapters, embeddings, pool, context_of(anchor, NODE, "anchor"),
+                        config, seed=seed, text=text, retain=Retain(preset.retain, bank, kept),
+                        report=progress,
+                    )  # fmt: skip
+                else:  # as a whole run leaves it out
+                    log.info(
+                        "%s: settings have no chase (chase_steps 0): lora stays as it is.", NODE
+                    )
+                    done = TrainResult(embeddings, [])
                 origin = stage_origin(
                     NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
                     keep=kept, lora=lora, exclude=split_words(exclude_words),
                 )  # fmt: skip
-                settings = {
-                    "chase": asdict(config),
-                    "lora": asdict(new),
-                    "retain": asdict(preset.retain),
-                }
-                trained = lora_of(
-                    session, adapters.state(), done.embeddings, settings, seed, origin
-                )  # fmt: skip
+                used = {
+                    "chase": asdict(config), "lora": asdict(new), "retain": asdict(preset.retain),
+                }  # fmt: skip
+                trained = lora_of(session, adapters.state(), done.embeddings, used, seed, origin)
         progress.done(fallen(done.losses))
         return training_output(model, trained, done)

@@ -21,6 +21,7 @@ from ...darkminer.progress.plan import Expected, Plan, circumvent_plan
 from ...darkminer.progress.words import fallen
 from ...darkminer.types import EmbeddingPool, RetainSet
 from .. import inputs, sockets
+from ..checks import UNCONNECTED, accepted, check_queued
 from ..fields import named
 from ..host.lora import apply_lora
 from ..host.run import Progress
@@ -64,24 +65,29 @@ class CircumventLoRA(io.ComfyNode):
                 ),
                 inputs.rate("alpha_c", "Weight of the circumventing loss (the paper: 1)."),
                 inputs.rate("alpha_p", "Weight of the preserving loss (the paper: 0.5)."),
+                inputs.settings(),
             ],
             outputs=training_outputs(),
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, preset=None, settings=UNCONNECTED):
+        return accepted(cls, {"preset": preset}, lambda: check_queued(cls, settings, preset=preset))
 
     @classmethod
     def execute(
         cls, model, pool, embeddings, anchor, preset, seed, sampling_steps, cfg, sampler_name,
         scheduler, batch_size, lora=None, bank=None, negative=None, rank=0,
         layers=inputs.AS_PRESET, steps=0, learning_rate=0.0, r=0.0, alpha_c=0.0, alpha_p=0.0,
-        **keep,
+        settings=None, **keep,
     ):  # fmt: skip
         with named(NODE):
-            chosen = inputs.preset_config(preset)
+            chosen = inputs.preset_config(preset, settings)
             base = chosen.circumvent if embeddings.round else chosen.start
             config = inputs.circumvent_config(base, steps, learning_rate, r, alpha_c, alpha_p)
             new = inputs.lora_config(chosen.lora, rank, layers)
             sampling = inputs.sampling_config(
-                sampling_steps, cfg, sampler_name, scheduler, batch_size
+                sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
             kept = inputs.keep_contexts(keep, NODE)
             progress = Progress(
@@ -102,13 +108,11 @@ class CircumventLoRA(io.ComfyNode):
                     NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
                     keep=kept, lora=lora,
                 )  # fmt: skip
-                settings = {
+                used = {
                     "circumvent" if embeddings.round else "start": asdict(config),
                     "lora": asdict(new), "retain": asdict(chosen.retain),
                 }  # fmt: skip
-                trained = lora_of(
-                    session, adapters.state(), done.embeddings, settings, seed, origin
-                )  # fmt: skip
+                trained = lora_of(session, adapters.state(), done.embeddings, used, seed, origin)
         progress.done(fallen(done.losses))
         return training_output(model, trained, done)
 

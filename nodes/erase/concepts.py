@@ -18,14 +18,14 @@ from ...darkminer.method.words import split_words
 from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.progress.plan import Plan, one_after_another, pool_plan
 from .. import inputs, sockets
-from ..checks import accepted
+from ..checks import UNCONNECTED, accepted
 from ..fields import named
 from ..host.lora import apply_lora
 from ..host.run import Progress
 from ..watched import WatchesEncoder
 from .erasing import run_erasure, run_plan
 from .image_pool import made, picture_inputs
-from .loop import change_inputs, changed_config, check_recipe, recipe_inputs
+from .loop import change_inputs, check_recipe, recipe_inputs, run_config
 from .origin import encoder_record
 from .report import report_picture
 from .verify import encoder
@@ -52,6 +52,7 @@ class EraseConcepts(WatchesEncoder):
                 *picture_inputs(),
                 *recipe_inputs(),
                 *change_inputs(),
+                inputs.settings(),
             ],
             outputs=[
                 io.Model.Output(display_name="erased", tooltip="The model with all LoRAs on it."),
@@ -74,7 +75,7 @@ class EraseConcepts(WatchesEncoder):
     @classmethod
     def validate_inputs(
         cls, concepts=None, template=None, preset=None, threshold=None, chase_steps=None,
-        bank_size=None,
+        bank_size=None, settings=UNCONNECTED,
     ):  # fmt: skip
         def check():
             names = concept_lines(concepts) if concepts is not None else ["concept"]
@@ -82,7 +83,7 @@ class EraseConcepts(WatchesEncoder):
                 concept_prompt(names[0], template)
 
         words = accepted(cls, {"concepts": concepts, "template": template}, check)
-        recipe = check_recipe(cls, preset, threshold, chase_steps, bank_size)
+        recipe = check_recipe(cls, preset, threshold, chase_steps, bank_size, settings)
         return words if words is not True else recipe
 
     @classmethod
@@ -90,14 +91,14 @@ class EraseConcepts(WatchesEncoder):
         cls, model, clip, vae, concepts, template, size, width, height, anchor_prompt,
         negative_prompt, preset, max_rounds, seed, sampling_steps, cfg, sampler_name, scheduler,
         batch_size, clip_vision=None, open_clip_model="ViT-L-14", open_clip_weights="openai",
-        exclude_words="", **changes,
+        exclude_words="", settings=None, **changes,
     ):  # fmt: skip
         with named(NODE):
             sampling = inputs.sampling_config(
-                sampling_steps, cfg, sampler_name, scheduler, batch_size
+                sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
             names = concept_lines(concepts)
-            config = changed_config(inputs.preset_config(preset), max_rounds, **changes)
+            config = run_config(preset, settings, max_rounds, **changes)
             check_size(size, config)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             keep = inputs.keep_contexts(changes, NODE)
@@ -145,7 +146,7 @@ def whole_plan(
 
 
 def check_size(size: int, config: EraseConfig) -> None:
-    """Refuse a pool from which nothing can be mined.
+    """Refuse a pool from which nothing can be mined; a run of no rounds mines once, to look.
 
     Raises:
         DarkMinerError: if so.

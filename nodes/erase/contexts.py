@@ -32,6 +32,7 @@ class DarkMinerConceptContexts(io.ComfyNode):
                     tooltip="Words these prompts must not use, separated by commas.",
                 ),
                 inputs.number("words", "Prompts that join the concept with a word.", 10_000),
+                inputs.settings(),
             ],
             outputs=[
                 sockets.Embeddings.Output(
@@ -41,9 +42,9 @@ class DarkMinerConceptContexts(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, clip, pool, seed, exclude_words="", words=0):
+    def execute(cls, clip, pool, seed, exclude_words="", words=0, settings=None):
         with named(NODE), training_mode():
-            config = inputs.preset_config("fast")
+            config = inputs.preset_config("fast", settings)
             config = replace(config, text_words=words or config.text_words)
             start = concept_contexts(
                 clip, pool, config, exclude=split_words(exclude_words), seed=seed

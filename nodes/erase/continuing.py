@@ -27,7 +27,7 @@ def continuing_inputs() -> list:
             tooltip="What the erasure in lora has found so far: rounds and seeds go on from there.",
         ),
         io.Combo.Input(
-            "opening", options=list(OPENINGS), default=OPENINGS[0], optional=True,
+            "opening", options=list(OPENINGS), default=OPENINGS[0], optional=True, advanced=True,
             tooltip="The preset's text start and chase, before the first round. when new: left out "
             "where lora and embeddings are both connected. always: once more, at full rates. "
             "never: rounds only.",

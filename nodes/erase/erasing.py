@@ -152,30 +152,18 @@ def pool_template(pool: ImagePool) -> str:
 
 
 def run_erasure(
-    model: Any,
-    clip: Any,
-    vae: Any,
-    encode: ImageEncoder,
-    pool: ImagePool,
-    config: EraseConfig,
+    model: Any, clip: Any, vae: Any, encode: ImageEncoder, pool: ImagePool, config: EraseConfig,
     *,
-    anchor: str,
-    negative: str,
-    sampling: SamplingConfig,
-    seed: int,
-    exclude: Sequence[str] = (),
-    keep: Sequence[Tensor] = (),
-    state: AdapterState | None = None,
-    embeddings: EmbeddingPool | None = None,
-    opening: bool = True,
-    report: Report = silent,
-    on_round: Callable[[Erasure], None] | None = None,
-    origin: Origin | None = None,
-) -> tuple[Erasure, LoraDict]:
+    anchor: str, negative: str, sampling: SamplingConfig, seed: int, exclude: Sequence[str] = (),
+    keep: Sequence[Tensor] = (), state: AdapterState | None = None,
+    embeddings: EmbeddingPool | None = None, opening: bool = True, report: Report = silent,
+    on_round: Callable[[Erasure], None] | None = None, origin: Origin | None = None,
+) -> tuple[Erasure, LoraDict]:  # fmt: skip
     """Erase the pool's concept from a MODEL; the MODEL itself stays as it is.
 
     Args:
         anchor, negative: the prompts of c0 and of classifier-free guidance's other side.
+        sampling: how pictures are made, whatever ``config`` says of it.
         exclude: words the vocabulary bank must not use.
         state: adapters to continue from.
         embeddings: what was found before; rounds are counted on from there.
@@ -185,47 +173,68 @@ def run_erasure(
     Returns:
         the erasure, and the LoRA as a state dict with metadata.
     """
-    if not pool.concept.strip():
-        raise DarkMinerError(
-            "DarkMinerLoop: the pool names no concept: set it in ImagePoolBuilder."
-        )
-    chase = config.chase if opening else without_opening(config).chase
-    tokens = config.mine.tokens or (chase.steps and chase.tokens)
-    if config.text_start or config.bank.size or tokens:
-        words_left(clip, pool, exclude)  # refuses before anything is made
+    config = replace(config, sampling=sampling)
+    run = config if opening else without_opening(config)
+    tokens = _tokens(run)
+    _check_words(clip, pool, exclude, needed=bool(config.text_start or run.bank.size or tokens))
     anchor_cond, negative_cond = conditioning(clip, anchor), conditioning(clip, negative)
     with training_session(
         model, anchor=anchor_cond, negative=negative_cond, sampling=sampling,
         latent_size=pool.latent_size, vae=vae,
     ) as session:  # fmt: skip
-        check_pool(pool, config.mine.k, session)
-        anchor_context = context_of(anchor_cond, "DarkMinerLoop", "anchor")
+        check_pool(pool, run.mine.k, session)
         start = first_embeddings(
             embeddings, config,
             lambda: concept_contexts(
                 clip, pool, config, exclude=exclude, seed=seed, report=report
             ),
         )  # fmt: skip
-        config = config if opening else without_opening(config)
         bank = vocabulary_bank(
-            session, clip, encode, pool, config.bank, template=pool_template(pool),
+            session, clip, encode, pool, run.bank, template=pool_template(pool),
             always=(anchor, negative), exclude=exclude, seed=seed, report=report,
         )  # fmt: skip
         done = erase(
-            session, encode, pool, anchor_context, config, seed=seed, start=start, bank=bank,
-            keep=keep, state=state, text=text_space(clip, pool, exclude) if tokens else None,
-            report=report, on_round=on_round,
+            session, encode, pool, context_of(anchor_cond, "DarkMinerLoop", "anchor"), run,
+            seed=seed, start=start, reference=_reference(clip, run), bank=bank, keep=keep,
+            state=state, text=text_space(clip, pool, exclude) if tokens else None, report=report,
+            on_round=on_round,
         )  # fmt: skip
         origin = replace(
             origin or Origin(), concept=pool.concept, anchor=anchor, negative=negative,
             sampling=sampling, pool=pool_record(pool), exclude=tuple(exclude), keep=digests(keep),
             bank=None if bank is None else len(bank),
         )  # fmt: skip
-        lora = lora_of(session, done.adapters, done.embeddings, config, seed, origin)
-    log.info("%s", done.outcome.words)
-    return done, with_outcome(
-        lora, done.embeddings, empty=done.outcome.empty, words=done.outcome.words
-    )
+        lora = lora_of(session, done.adapters, done.embeddings, run, seed, origin)
+    return done, _with_outcome(done, lora)
+
+
+def _tokens(config: EraseConfig) -> int:
+    """How many tokens are mined through the text encoder at once; 0 where it is not needed."""
+    return config.mine.tokens or (config.chase.steps and config.chase.tokens)
+
+
+def _check_words(clip: Any, pool: ImagePool, exclude: Sequence[str], *, needed: bool) -> None:
+    """Refuse, before anything is made, what leaves nothing to make prompts of."""
+    if not pool.concept.strip():
+        raise DarkMinerError(
+            "DarkMinerLoop: the pool names no concept: set it in ImagePoolBuilder."
+        )
+    if needed:
+        words_left(clip, pool, exclude)
+
+
+def _reference(clip: Any, config: EraseConfig) -> Tensor | None:
+    """The context ``[1, L, D]`` of verification's own reference prompt, where there is one."""
+    if not config.reference_prompt.strip():
+        return None
+    return context_of(conditioning(clip, config.reference_prompt), "DarkMinerLoop", "reference")
+
+
+def _with_outcome(done: Erasure, lora: LoraDict) -> LoraDict:
+    """The LoRA with what has come of it, which the log says as well."""
+    outcome = done.outcome
+    log.info("%s", outcome.words)
+    return with_outcome(lora, done.embeddings, empty=outcome.empty, words=outcome.words)
 
 
 def run_plan(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from comfy_api.latest import io
@@ -16,7 +15,7 @@ from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.progress.plan import pool_plan
 from ...darkminer.types import ImagePool, Report
 from .. import inputs, sockets
-from ..checks import accepted, check_text
+from ..checks import accepted, check_text, each
 from ..fields import named
 from ..host.fingerprint import fingerprint, latent_format
 from ..host.folders import folder_stamp, picture_folder, read_folder
@@ -65,6 +64,7 @@ class ImagePoolBuilder(io.ComfyNode):
                     tooltip="A folder of your own pictures (png, jpg, webp, bmp, tif, gif), all of "
                     "one size. A relative one lies in the input folder.",
                 ),
+                inputs.settings(),
             ],
             outputs=[
                 sockets.Pool.Output(
@@ -138,12 +138,6 @@ def _written(values: Sequence[str | None] | None) -> list[str]:
     return [v for v in values or () if v is not None]
 
 
-def each(given: dict[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """The values of list inputs run by run, as the host maps lists: the last one is repeated."""
-    for i in range(max(map(len, given.values()))):
-        yield {name: values[min(i, len(values) - 1)] for name, values in given.items()}
-
-
 def joined(images: Sequence[Tensor | None] | None) -> Tensor | None:
     """A list of IMAGEs ``[n, H, W, C]`` as one ``[N, H, W, 3]``; None if there is none.
 
@@ -161,10 +155,12 @@ def joined(images: Sequence[Tensor | None] | None) -> Tensor | None:
 
 def pool_of(
     model, clip, vae, concept, template, size, width, height, seed, sampling_steps, cfg,
-    sampler_name, scheduler, batch_size, negative="", images=None, folder="",
+    sampler_name, scheduler, batch_size, negative="", images=None, folder="", settings=None,
 ) -> tuple[ImagePool, str]:  # fmt: skip
     """The pool of one set of inputs, and what is to be said of it."""
-    sampling = inputs.sampling_config(sampling_steps, cfg, sampler_name, scheduler, batch_size)
+    sampling = inputs.sampling_config(
+        sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
+    )
     concept_prompt(concept, template)  # refuses before pictures are read
     note = ""
     if folder.strip():

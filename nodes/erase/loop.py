@@ -12,8 +12,8 @@ from ...darkminer.files.lora_metadata import Origin
 from ...darkminer.method.words import split_words
 from ...darkminer.model.adapter import AdapterState
 from .. import inputs, sockets
-from ..agreement import check_bank
-from ..checks import accepted
+from ..agreement import check_bank, check_own_bank
+from ..checks import UNCONNECTED, accepted, check_queued
 from ..fields import named
 from ..host.lora import apply_lora, state_of
 from ..host.run import Progress
@@ -50,6 +50,7 @@ class DarkMinerLoop(WatchesEncoder):
                 ),
                 *change_inputs(),
                 *continuing_inputs(),
+                inputs.settings(),
             ],
             outputs=[
                 io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
@@ -71,24 +72,26 @@ class DarkMinerLoop(WatchesEncoder):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, preset=None, threshold=None, chase_steps=None, bank_size=None):
-        return check_recipe(cls, preset, threshold, chase_steps, bank_size)
+    def validate_inputs(
+        cls, preset=None, threshold=None, chase_steps=None, bank_size=None, settings=UNCONNECTED
+    ):
+        return check_recipe(cls, preset, threshold, chase_steps, bank_size, settings)
 
     @classmethod
     def execute(
         cls, model, clip, vae, pool, anchor_prompt, negative_prompt, preset, max_rounds, seed,
         sampling_steps, cfg, sampler_name, scheduler, batch_size, clip_vision=None,
         open_clip_model="ViT-L-14", open_clip_weights="openai", exclude_words="", lora=None,
-        embeddings=None, opening=OPENINGS[0], **changes,
+        embeddings=None, opening=OPENINGS[0], settings=None, **changes,
     ):  # fmt: skip
         with named(NODE):
             check_continued(lora, embeddings, pool)
             state = state_of(lora, model) if lora is not None else None
-            config = changed_config(inputs.preset_config(preset), max_rounds, **changes)
+            config = run_config(preset, settings, max_rounds, **changes)
             if state is not None:
                 config = continuing(config, state, model)
             sampling = inputs.sampling_config(
-                sampling_steps, cfg, sampler_name, scheduler, batch_size
+                sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             keep, opening = inputs.keep_contexts(changes, NODE), opens(opening, lora, embeddings)
@@ -125,16 +128,18 @@ def recipe_inputs() -> list:
         inputs.preset(),
         io.Int.Input(
             "max_rounds", default=0, min=0, max=1000,
-            tooltip="Rounds at the most. 0: as the preset says.",
+            tooltip="Rounds at the most. 0: as the preset says (fast: 1; paper: no limit, until "
+            "nothing is found). No round at all, or no limit: max_rounds of Dark Miner Settings.",
         ),
         inputs.seed(),
-        *inputs.sampling(),
-        *encoder_inputs(),
-        io.String.Input(
-            "threshold", default="", optional=True,
-            tooltip="Go on while a score is above it; auto calibrates it. Empty: preset.",
-        ),
-        against_input(),
+        *inputs.rare([*inputs.sampling(), *encoder_inputs()]),
+        *inputs.rare([
+            io.String.Input(
+                "threshold", default="", optional=True,
+                tooltip="Go on while a score is above it; auto calibrates it. Empty: preset.",
+            ),
+            against_input(),
+        ]),
         io.String.Input(
             "exclude_words", default="", optional=True,
             tooltip="Words the vocabulary bank must not use, separated by commas.",
@@ -143,7 +148,9 @@ def recipe_inputs() -> list:
     ]  # fmt: skip
 
 
-def check_recipe(node, preset, threshold, chase_steps, bank_size) -> bool | str:
+def check_recipe(
+    node, preset, threshold, chase_steps, bank_size, settings=UNCONNECTED
+) -> bool | str:
     """What ``validate_inputs`` says of the settings that can contradict each other."""
     given = {
         "preset": preset, "threshold": threshold, "chase_steps": chase_steps,
@@ -151,6 +158,7 @@ def check_recipe(node, preset, threshold, chase_steps, bank_size) -> bool | str:
     }  # fmt: skip
 
     def check() -> None:
+        check_queued(node, settings, **given)
         base = inputs.preset_config(preset or "fast")
         changed_config(base, 0, threshold=threshold or "", chase_steps=chase_steps or 0)
         check_bank(given)
@@ -160,7 +168,7 @@ def check_recipe(node, preset, threshold, chase_steps, bank_size) -> bool | str:
 
 def change_inputs() -> list:
     """What may differ from the preset, see :func:`changed_config`."""
-    return [
+    return inputs.rare([
         inputs.number("rank", "Rank of a new LoRA (the paper: 8).", 256),
         inputs.layers(),
         inputs.number("length", "Tokens of a mined embedding (the paper: 32).", 1024),
@@ -179,7 +187,21 @@ def change_inputs() -> list:
         inputs.rate("alpha_c", "Weight of the circumventing loss, text start included."),
         inputs.rate("alpha_p", "Weight of the preserving loss, text start included."),
         inputs.number("bank_size", "Prompts of the vocabulary bank.", 10_000),
-    ]  # fmt: skip
+    ])  # fmt: skip
+
+
+def run_config(
+    preset: str, settings: EraseConfig | None, max_rounds: int, **changes: Any
+) -> EraseConfig:
+    """A whole run's settings: the connected ones, else a preset with what the user changed.
+
+    Raises:
+        DarkMinerError: if they ask for a vocabulary bank that would count for nothing.
+    """
+    config = changed_config(inputs.preset_config(preset, settings), max_rounds, **changes)
+    if settings is not None:
+        check_own_bank(config)
+    return config
 
 
 def changed_config(

@@ -11,6 +11,7 @@ from ...darkminer.progress.plan import mine_plan
 from ...darkminer.progress.words import fallen
 from ...darkminer.types import EmbeddingPool
 from .. import inputs, sockets
+from ..checks import UNCONNECTED, accepted, check_queued
 from ..fields import named
 from ..host.predict import has_frames
 from ..host.run import Progress
@@ -61,6 +62,7 @@ class MineEmbedding(io.ComfyNode):
                 inputs.number("steps", "Optimiser steps (the paper: 1000)."),
                 inputs.rate("learning_rate", "Learning rate (the paper: 0.1, later 0.01)."),
                 inputs.number("count", "Embeddings mined at once.", 256),
+                inputs.settings(),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -80,12 +82,16 @@ class MineEmbedding(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, preset=None, settings=UNCONNECTED):
+        return accepted(cls, {"preset": preset}, lambda: check_queued(cls, settings, preset=preset))
+
+    @classmethod
     def execute(
         cls, model, pool, anchor, preset, seed, lora=None, embeddings=None, clip=None,
-        exclude_words="", length=0, steps=0, learning_rate=0.0, count=0,
+        exclude_words="", length=0, steps=0, learning_rate=0.0, count=0, settings=None,
     ):  # fmt: skip
         with named(NODE):
-            chosen = inputs.preset_config(preset)
+            chosen = inputs.preset_config(preset, settings)
             config = inputs.mine_config(chosen.mine, length, steps, learning_rate, count)
         embeddings = embeddings or EmbeddingPool(concept=pool.concept)
         number = embeddings.round + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from comfy_api.latest import io
@@ -12,7 +13,7 @@ from ...darkminer.image_encoder import open_clip_encoder
 from ...darkminer.method.verify import AGAINST, VerifyConfig, verify
 from ...darkminer.progress.plan import verify_plan
 from .. import inputs, sockets
-from ..checks import accepted
+from ..checks import UNCONNECTED, accepted, check_queued
 from ..fields import named
 from ..host.run import Progress, stop_if_asked
 from ..host.session import context_of
@@ -22,6 +23,8 @@ from .mined import mined_into
 from .stages import check_width, stage
 
 NODE = "VerifyDeltaCLIP"
+
+log = logging.getLogger(__name__)
 
 
 def encoder_inputs() -> list:
@@ -117,6 +120,7 @@ class VerifyDeltaCLIP(WatchesEncoder):
                     tooltip="Where the mined embeddings lie; those that fail are dropped.",
                 ),
                 inputs.negative(),
+                inputs.settings(),
             ],
             outputs=[
                 io.Boolean.Output(
@@ -135,25 +139,34 @@ class VerifyDeltaCLIP(WatchesEncoder):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, threshold=None):
-        return accepted(
-            cls, {"threshold": threshold}, lambda: verify_config(PAPER.verify, threshold or "", 0)
-        )
+    def validate_inputs(cls, threshold=None, preset=None, settings=UNCONNECTED):
+        given = {"threshold": threshold, "preset": preset}
+
+        def check():
+            verify_config(PAPER.verify, threshold or "", 0)
+            check_queued(cls, settings, **given)
+
+        return accepted(cls, given, check)
 
     @classmethod
     def execute(
         cls, model, vae, mined, reference, pool, preset, seed, sampling_steps, cfg, sampler_name,
         scheduler, batch_size, threshold="", draws=0, clip_vision=None,
         open_clip_model="ViT-L-14", open_clip_weights="openai", lora=None, embeddings=None,
-        negative=None, against=inputs.AS_PRESET,
+        negative=None, against=inputs.AS_PRESET, settings=None,
     ):  # fmt: skip
         with named(NODE):
-            chosen = inputs.preset_config(preset)
+            chosen = inputs.preset_config(preset, settings)
+            if settings is not None and settings.reference_prompt.strip():
+                log.info(
+                    "%s: what is connected to reference is what counts here; the reference_prompt "
+                    "of settings, %r, is for whole runs.", NODE, settings.reference_prompt,
+                )  # fmt: skip
             config = verify_config(chosen.verify, threshold, draws, against)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
             found = mined_into(embeddings, mined, pool.concept, NODE)
             sampling = inputs.sampling_config(
-                sampling_steps, cfg, sampler_name, scheduler, batch_size
+                sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
             where, entries = f"round {found.round}", len(found.current())
             progress = Progress(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from dark_miner.benchmarks.hosted import ROOT, load_pack, script
 
 
@@ -60,3 +62,46 @@ def comfy(tmp_path_factory):
 def hosted():
     """The pack beside the host's own modules, in this process."""
     return load_pack()
+
+
+def pack(name):
+    """A module of the pack; there is one once ``hosted`` has loaded it."""
+    return importlib.import_module(f"dark_miner.{name}")
+
+
+@pytest.fixture(scope="module")
+def nodes(hosted):
+    return {node.define_schema().node_id: node for node in pack("nodes").NODES}
+
+
+@pytest.fixture(scope="module")
+def sockets(hosted):
+    """A good value for every kind of socket, all of one world."""
+    types = pack("darkminer.types")
+    model, clip, vae, vision = pack("demo.models").load_demo_models()
+    prompt = pack("nodes.host.text").conditioning(clip, "a drawing")
+    width = prompt[0][0].shape[-1]
+    latents, images = torch.zeros(4, 8, 8, 8), torch.zeros(4, 32, 32, 3, dtype=torch.uint8)
+    names = pack("nodes.host.lora").names_of(model)
+    lora = {}
+    for path, stem in names.items():
+        weight = model.model.diffusion_model.get_submodule(path).weight
+        lora[f"{stem}.lora_up.weight"] = torch.zeros(weight.shape[0], 2)
+        lora[f"{stem}.lora_down.weight"] = torch.zeros(2, weight.flatten(1).shape[1])
+        lora[f"{stem}.alpha"] = torch.tensor(2.0)
+    found = types.MinedEmbedding(torch.zeros(3, width), 0, kind="text", prompt="ink")
+    return {
+        "MODEL": model, "CLIP": clip, "VAE": vae, "CLIP_VISION": vision, "CONDITIONING": prompt,
+        "IMAGE": torch.zeros(2, 32, 32, 3), "LORA_MODEL": lora,
+        "DARKMINER_POOL": types.ImagePool(
+            latents, images, "ink", "a ink drawing", 0, "", template="a * drawing"
+        ),
+        "DARKMINER_EMBEDDINGS": types.EmbeddingPool((found,), concept="ink"),
+        "DARKMINER_BANK": types.RetainSet(
+            torch.zeros(2, 3, width), torch.zeros(2, 1, 8, 8, 8), ("a", "b")
+        ),
+        "DARKMINER_SETTINGS": pack("darkminer.config").FAST,
+        "DARKMINER_ROUND": pack("nodes.erase.rounds").RoundState(
+            None, types.EmbeddingPool(), 0, 1
+        ),
+    }  # fmt: skip

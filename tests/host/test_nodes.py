@@ -22,7 +22,7 @@ OURS = (
     "ImagePoolBuilder", "MineEmbedding", "VerifyDeltaCLIP", "CircumventLoRA", "DarkMinerLoop",
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
     "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
-    "DarkMinerChase", "EraseConcepts", "AttackErasure",
+    "DarkMinerChase", "EraseConcepts", "AttackErasure", "DarkMinerSettings",
 )  # fmt: skip
 
 
