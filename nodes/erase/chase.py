@@ -7,12 +7,14 @@ from dataclasses import asdict
 
 from comfy_api.latest import io
 
-from ...darkminer.method.chase import chase
+from ...darkminer.method.chase import ChaseConfig, chase
 from ...darkminer.method.circumvent import TrainResult
+from ...darkminer.method.repair import RepairConfig, repair
 from ...darkminer.method.retain import Retain
 from ...darkminer.method.words import split_words
-from ...darkminer.progress.plan import Expected, chase_plan
+from ...darkminer.progress.plan import Expected, Plan, chase_plan, one_after_another, repair_plan
 from ...darkminer.progress.words import fallen
+from ...darkminer.types import EmbeddingPool
 from .. import inputs, sockets
 from ..fields import named
 from ..host.run import Progress
@@ -78,12 +80,10 @@ class DarkMinerChase(io.ComfyNode):
                 sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
             kept = inputs.keep_contexts(keep, NODE)
-            texts = [e for e in embeddings.entries if e.kind == "text"]
             progress = Progress(
                 NODE,
-                chase_plan(
-                    config, embeddings.round, sum(e.anchor is not None for e in texts),
-                    sum(e.latents is None for e in embeddings.entries),
+                _plan(
+                    config, preset.repair, embeddings,
                     Expected(sampling, preset.retain, len(kept), len(bank or ())),
                 ),
             )  # fmt: skip
@@ -103,13 +103,34 @@ class DarkMinerChase(io.ComfyNode):
                         "%s: settings have no chase (chase_steps 0): lora stays as it is.", NODE
                     )
                     done = TrainResult(embeddings, [])
+                if preset.repair.steps:
+                    more = repair(
+                        session, adapters, done.embeddings, context_of(anchor, NODE, "anchor"),
+                        preset.repair, seed=seed, retain=Retain(preset.retain, bank, kept),
+                        report=progress,
+                    )  # fmt: skip
+                    done = TrainResult(done.embeddings, done.losses + more)
                 origin = stage_origin(
                     NODE, pool, anchor=anchor, negative=negative, sampling=sampling, bank=bank,
                     keep=kept, lora=lora, exclude=split_words(exclude_words),
                 )  # fmt: skip
                 used = {
-                    "chase": asdict(config), "lora": asdict(new), "retain": asdict(preset.retain),
+                    "chase": asdict(config), "repair": asdict(preset.repair), "lora": asdict(new),
+                    "retain": asdict(preset.retain),
                 }  # fmt: skip
                 trained = lora_of(session, adapters.state(), done.embeddings, used, seed, origin)
         progress.done(fallen(done.losses))
         return training_output(model, trained, done)
+
+
+def _plan(
+    config: ChaseConfig, mending: RepairConfig, embeddings: EmbeddingPool, run: Expected
+) -> Plan:
+    """What the node is going to do."""
+    texts = [e for e in embeddings.entries if e.kind == "text"]
+    new = sum(e.latents is None for e in embeddings.entries)
+    subjects = sum(e.anchor is not None for e in texts)
+    plans = [chase_plan(config, embeddings.round, subjects, new, run)]
+    if mending.steps:
+        plans.append(repair_plan(mending, embeddings.round, run))
+    return one_after_another(plans)

@@ -217,3 +217,12 @@ def test_loop_and_graph_keep_to_one_settings_node_and_to_its_reference(comfy):
     assert same(by_node, by_widgets), "the same values by widgets and by the node"
     assert same(by_graph, by_node), "the same settings in stages and in one node"
     assert the_same == pytest.approx(apart, abs=1e-6) and abs(apart - plain) > 1e-3
+
+
+def test_loop_and_graph_repair_alike(comfy):
+    mending = {"repair_steps": "3", "repair_lr_drop": "2", "repair_retain_batch": "2"}
+    by_node, _ = scored(comfy, by_settings("loras/repaired", **mending), ["loop", 5])
+    plain, _ = scored(comfy, by_settings("loras/not_repaired"), ["loop", 5])
+    stages = graph_by_settings("loras/repaired_graph", **mending)
+    by_graph, _ = scored(comfy, stages, ["close", 3])
+    assert same(by_graph, by_node) and not same(plain, by_node)
