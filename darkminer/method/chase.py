@@ -121,14 +121,7 @@ def chase(
     round_ = embeddings.round
     gen = generator(seed, round_, "chase")
     attack = _Attack(model, adapters, embeddings, pool, anchor, config, text, gen, report)
-    kept = [
-        Retained(
-            model, adapters, entries, weight, uniform, retain.config,
-            generator(seed, round_, f"chase.{name}"),
-            ahead=Tally(report, "chase", round_, retain.config.noisy * len(entries), name),
-        )
-        for name, entries, weight, uniform in retain.sets(model, adapters, seed, report)
-    ]  # fmt: skip
+    kept = _retained(model, adapters, retain, seed, round_, report)
     if retain.bank is not None and len(retain.bank):
         attack.add_unrelated(retain.bank.contexts)
     attack.start()
@@ -148,6 +141,25 @@ def chase(
             attacker.step(gradient, reach)
     losses = trainer.losses()
     return TrainResult(attack.remembered(embeddings, pool), losses)
+
+
+def _retained(
+    model: DiffusionModel,
+    adapters: Adapters,
+    retain: Retain,
+    seed: int,
+    round_: int,
+    report: Report,
+) -> list[Retained]:
+    """The retain sets that count, the teacher asked ahead of all steps."""
+    return [
+        Retained(
+            model, adapters, entries, weight, uniform, retain.config,
+            generator(seed, round_, f"chase.{name}"),
+            ahead=Tally(report, "chase", round_, retain.config.noisy * len(entries), name),
+        )
+        for name, entries, weight, uniform in retain.sets(model, adapters, seed, report)
+    ]  # fmt: skip
 
 
 class _Attack:

@@ -115,8 +115,8 @@ class DarkMinerChase(io.ComfyNode):
                     keep=kept, lora=lora, exclude=split_words(exclude_words),
                 )  # fmt: skip
                 used = {
-                    "chase": asdict(config), "repair": asdict(preset.repair), "lora": asdict(new),
-                    "retain": asdict(preset.retain),
+                    "chase": asdict(config), "lora": asdict(new), "retain": asdict(preset.retain),
+                    **({"repair": asdict(preset.repair)} if preset.repair.steps else {}),
                 }  # fmt: skip
                 trained = lora_of(session, adapters.state(), done.embeddings, used, seed, origin)
         progress.done(fallen(done.losses))
