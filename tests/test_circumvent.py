@@ -216,7 +216,7 @@ def test_fresh_pictures_are_the_original_models():
         return made[-1][2]
 
     _, adapters, _ = run(
-        replace(FRESH, lr=0.5, lr_late=0.5), model=replace(model, sample=sample, batch=1)
+        replace(FRESH, lr=1e-3, lr_late=1e-3), model=replace(model, sample=sample, batch=1)
     )
     assert all(bool(up.any()) for up in adapters.state().up.values())
     assert len(made) == FRESH.steps * FRESH.batch
