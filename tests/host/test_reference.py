@@ -69,6 +69,17 @@ def adapted(world):
         adapters.remove()
 
 
+def at_the_references_rates(config):
+    """Settings that come out at the reference's own rates and clips on the gallery's latents."""
+    from dark_miner.darkminer.method.optim import SIZE
+
+    times = SIZE / (8 * 8 * 8)
+    return replace(
+        config, steps=STEPS, lr=config.lr / times, lr_late=config.lr_late / times,
+        clip=config.clip * times,
+    )  # fmt: skip
+
+
 def close(ours, theirs):
     """Equal within what float32 sums in another order may differ by."""
     ours, theirs = torch.as_tensor(ours), torch.as_tensor(theirs)
@@ -103,7 +114,7 @@ def test_mining_takes_the_same_steps(world, adapted):
     latents = normal(6, 8, 8, 8, seed=9)
     images = torch.zeros(6, 32, 32, 3, dtype=torch.uint8)
     pool = ImagePool(latents, images, "ink", "", 0, world.session.fingerprint)
-    config = replace(PAPER.mine, steps=STEPS)
+    config = at_the_references_rates(PAPER.mine)
     ours = mine(world.session, pool, world.anchor, config, seed=SEED, round_=1)
 
     gen = generator(SEED, 1, "mine")
@@ -132,7 +143,7 @@ def test_circumventing_takes_the_same_steps(world, adapted):
         for i, s in enumerate((1.0, 0.5, 1.5))
     )
     pool = EmbeddingPool(entries, round=3, concept="ink")
-    config = replace(PAPER.circumvent, steps=STEPS)
+    config = at_the_references_rates(PAPER.circumvent)
     before = adapters.state()
     ours = circumvent(world.session, adapters, pool, world.anchor, config, seed=SEED)
     after = adapters.state()
