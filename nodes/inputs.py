@@ -11,6 +11,7 @@ from ..darkminer.config import PRESETS, EraseConfig
 from ..darkminer.method.chase import ChaseConfig
 from ..darkminer.method.circumvent import CircumventConfig
 from ..darkminer.method.mine import MineConfig
+from ..darkminer.method.optim import TrainingConfig
 from ..darkminer.model.adapter import LoraConfig
 from ..darkminer.model.layers import LAYERS
 from ..darkminer.model.sampling import SamplingConfig
@@ -181,6 +182,13 @@ def lora_config(base: LoraConfig, rank: int = 0, layers: str = AS_PRESET) -> Lor
     return override(base, rank=rank, alpha=float(rank), layers=unless_preset(layers))
 
 
+def descent(base: TrainingConfig, steps: int, learning_rate: float) -> dict[str, Any]:
+    """Steps and rate as the user wants them; the late rate and its step keep their ratio."""
+    drop = int(steps * base.lr_drop / base.steps) if base.steps else steps
+    late = learning_rate * base.lr_late / base.lr
+    return {"steps": steps, "lr_drop": drop, "lr": learning_rate, "lr_late": late}
+
+
 def circumvent_config(
     base: CircumventConfig,
     steps: int = 0,
@@ -190,12 +198,9 @@ def circumvent_config(
     alpha_p: float = 0.0,
 ) -> CircumventConfig:
     """A stage's settings with what the user changed."""
-    late = learning_rate * base.lr_late / base.lr
-    drop = int(steps * base.lr_drop / base.steps)
     return override(
-        base, steps=steps, lr_drop=drop, lr=learning_rate, lr_late=late, r=r, alpha_c=alpha_c,
-        alpha_p=alpha_p,
-    )  # fmt: skip
+        base, r=r, alpha_c=alpha_c, alpha_p=alpha_p, **descent(base, steps, learning_rate)
+    )
 
 
 def mine_config(
@@ -205,22 +210,15 @@ def mine_config(
     learning_rate: float = 0.0,
     count: int = 0,
 ) -> MineConfig:
-    """Mining's settings with what the user changed; the late rate and its step keep their ratio."""
-    return override(
-        base, length=length, steps=steps, lr_drop=int(steps * base.lr_drop / base.steps),
-        lr=learning_rate, lr_late=learning_rate * base.lr_late / base.lr, count=count,
-    )  # fmt: skip
+    """Mining's settings with what the user changed."""
+    return override(base, length=length, count=count, **descent(base, steps, learning_rate))
 
 
 def chase_config(
     base: ChaseConfig, steps: int = 0, learning_rate: float = 0.0, tokens: int = 0
 ) -> ChaseConfig:
-    """The chase's settings with what the user changed; late rate and its step keep their ratio."""
-    drop = int(steps * base.lr_drop / base.steps) if base.steps else steps
-    return override(
-        base, steps=steps, lr_drop=drop, lr=learning_rate,
-        lr_late=learning_rate * base.lr_late / base.lr, tokens=tokens,
-    )  # fmt: skip
+    """The chase's settings with what the user changed."""
+    return override(base, tokens=tokens, **descent(base, steps, learning_rate))
 
 
 def override(config: Any, **values: Any) -> Any:

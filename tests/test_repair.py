@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from dark_miner.darkminer.config import FAST, PAPER
-from dark_miner.darkminer.errors import SettingError
+from dark_miner.darkminer.errors import DarkMinerError, SettingError
 from dark_miner.darkminer.method.engine import Plan
 from dark_miner.darkminer.method.loop import erase
 from dark_miner.darkminer.method.losses import squared_error
@@ -75,9 +75,10 @@ def test_guards_are_prompts_attackers_and_unrelated_prompts_on_the_concepts_pict
     model = toy.model()
     _, done = erased(model)
     gen = generator(0, 0, "repair")
-    plan = _guards(
-        model, done.embeddings, toy.context(0), chased.bank().contexts, CONFIG, gen
-    )  # fmt: skip
+    texts = [e for e in done.embeddings.entries if e.kind == "text"]
+    others = [e for e in done.embeddings.entries if e.kind != "text"]
+    bank = chased.bank().contexts
+    plan = _guards(model, texts, others, toy.context(0), bank, CONFIG, gen)
     assert isinstance(plan, Plan) and len(plan.noisy) == 5
     assert len(plan.questions) == 2 * 5 + 1  # anchor and concept each, and the unrelated prompt
     answers = torch.randn(len(plan.questions), *plan.noisy.shape[1:])
@@ -102,6 +103,17 @@ def test_a_run_repairs_after_its_chase_where_settings_ask_for_it():
     assert len(done.losses["repair"]) == 4
     order = list(dict.fromkeys(seen))
     assert order.index("chase") < order.index("repair") < order.index("mine")
+
+
+def test_a_repair_without_the_concepts_own_contexts_is_refused():
+    model = toy.model()
+    adapters, done = erased(model)
+    others = tuple(e for e in done.embeddings.entries if e.kind != "text")
+    with pytest.raises(DarkMinerError, match="needs the concept's own contexts"):
+        repair(
+            model, adapters, replace(done.embeddings, entries=others), toy.context(0), CONFIG,
+            seed=0,
+        )  # fmt: skip
 
 
 def test_no_preset_repairs_unless_asked_and_a_repair_needs_a_text_start():

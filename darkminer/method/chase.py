@@ -22,7 +22,7 @@ from ..model.exact import context_layers
 from ..model.interface import DiffusionModel, TextSpace
 from ..rng import generator
 from ..settings import setting
-from ..types import EmbeddingPool, ImagePool, MinedEmbedding, Report, Tally, silent
+from ..types import EmbeddingPool, ImagePool, MinedEmbedding, Report, silent
 from .attackers import Adversary, Attacker, start_attackers
 from .chase_pictures import ChasePictures, PictureRow, TeacherDraws
 from .circumvent import TrainResult, with_pictures
@@ -30,20 +30,17 @@ from .engine import Targets, Trainer, join
 from .image_pool import check_pool
 from .losses import repeated, squared_error
 from .mine import reachable_norm
-from .optim import CLIP, LR, LR_DROP, LR_LATE, OPTIMIZER, OPTIMIZERS, Optimizer, TrainingConfig
-from .retain import NOTHING, Retain, Retained
+from .optim import LR, LR_LATE, ExtraConfig
+from .retain import NOTHING, Retain
 
 
 @dataclass(frozen=True)
-class ChaseConfig(TrainingConfig):
+class ChaseConfig(ExtraConfig):
     """Mining while circumventing; the paper has none of it."""
 
     steps: int = setting(0, "steps of the chase; 0 leaves it out", low=0)
-    optimizer: Optimizer = setting("adam", OPTIMIZER, choices=OPTIMIZERS)
     lr: float = setting(5e-3, LR, above=0)
     lr_late: float = setting(1e-3, LR_LATE, above=0)
-    lr_drop: int = setting(0, LR_DROP, low=0)
-    clip: float = setting(3200.0, CLIP, above=0)
     tokens: int = setting(10, "attackers that are adversarial tokens", low=0)
     soft_prompts: tuple[int, ...] = setting(
         (1, 4, 16), "attackers that are soft prompts: the length of each, in tokens", low=1
@@ -121,7 +118,9 @@ def chase(
     round_ = embeddings.round
     gen = generator(seed, round_, "chase")
     attack = _Attack(model, adapters, embeddings, pool, anchor, config, text, gen, report)
-    kept = _retained(model, adapters, retain, seed, round_, report)
+    kept = retain.in_training(
+        model, adapters, "chase.{}", seed=seed, round_=round_, report=report, ahead="chase"
+    )
     if retain.bank is not None and len(retain.bank):
         attack.add_unrelated(retain.bank.contexts)
     attack.start()
@@ -141,25 +140,6 @@ def chase(
             attacker.step(gradient, reach)
     losses = trainer.losses()
     return TrainResult(attack.remembered(embeddings, pool), losses)
-
-
-def _retained(
-    model: DiffusionModel,
-    adapters: Adapters,
-    retain: Retain,
-    seed: int,
-    round_: int,
-    report: Report,
-) -> list[Retained]:
-    """The retain sets that count, the teacher asked ahead of all steps."""
-    return [
-        Retained(
-            model, adapters, entries, weight, uniform, retain.config,
-            generator(seed, round_, f"chase.{name}"),
-            ahead=Tally(report, "chase", round_, retain.config.noisy * len(entries), name),
-        )
-        for name, entries, weight, uniform in retain.sets(model, adapters, seed, report)
-    ]  # fmt: skip
 
 
 class _Attack:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import DarkMinerError
 from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel, TextSpace
 from ..model.sampling import pictures_each
@@ -16,6 +15,7 @@ from ..types import EmbeddingPool, ImagePool, MinedEmbedding, Report, Tally, sil
 from .attackers import Adversary
 from .engine import ask_teacher, noised
 from .losses import teacher_target
+from .text_start import concept_texts
 
 _SUBJECTS = 0.75  # share of a token's pictures that show a subject its prompt names
 
@@ -209,12 +209,7 @@ class ChasePictures:
 
 def _concept_contexts(embeddings: EmbeddingPool, prompt: str) -> tuple[MinedEmbedding, ...]:
     """The concept's own contexts: first the pool's prompt, then those with a subject."""
-    texts = [e for e in embeddings.entries if e.kind == "text"]
-    if not texts:
-        raise DarkMinerError(
-            "The chase needs the concept's own contexts to begin with: make them with "
-            "DarkMinerConceptContexts (or set text_start)."
-        )
+    texts = concept_texts(embeddings, "chase")
     alone = [e for e in texts if e.prompt == prompt] or texts[:1]
     subjects = [e for e in texts if e.anchor is not None and e.latents is not None]
     return (*alone[:1], *subjects)

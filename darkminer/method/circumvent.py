@@ -17,10 +17,10 @@ from ..model.sampling import pictures_each, sample_each, seeded_noise
 from ..rng import generator
 from ..settings import setting
 from ..types import EmbeddingPool, MinedEmbedding, Report, Tally, silent
-from .engine import Plan, Trainer, asked_ahead, noised
+from .engine import Plan, noised, train_as_planned
 from .losses import preserved_contexts
 from .optim import TrainingConfig
-from .retain import NOTHING, Retain, Retained
+from .retain import NOTHING, Retain
 
 Preserved = Literal["c0", "0c", "-c"]
 PRESERVED: tuple[Preserved, ...] = ("c0", "0c", "-c")
@@ -93,23 +93,19 @@ def circumvent(
         )
     gen = generator(seed, round_, "circumvent")
     retain.close_exactly(model, adapters)
-    kept = [
-        Retained(
-            model, adapters, entries, weight, uniform, retain.config,
-            generator(seed, round_, "bank.probe"),
-        )
-        for _, entries, weight, uniform in retain.sets(model, adapters, seed, report)
-    ]  # fmt: skip
+    kept = retain.in_training(
+        model, adapters, "bank.probe", seed=seed, round_=round_, report=report
+    )
 
     def plan(step: int) -> list[Plan]:
         erasing = plan_erasing(model, adapters, embeddings, anchor, config, gen)
         return [erasing, *(entries.plan(step, gen) for entries in kept)]
 
-    trainer = Trainer(model, adapters, config, stage="circumvent", round_=round_, report=report)
-    block = retain.config.refresh if kept else config.steps
-    for targets in asked_ahead(model, adapters, plan, config.steps, block):
-        trainer.step(lambda targets=targets: targets)
-    return TrainResult(embeddings, trainer.losses())
+    losses = train_as_planned(
+        model, adapters, plan, config, retain.config.refresh if kept else config.steps,
+        stage="circumvent", round_=round_, report=report,
+    )  # fmt: skip
+    return TrainResult(embeddings, losses)
 
 
 def with_pictures(

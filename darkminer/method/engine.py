@@ -284,6 +284,31 @@ class Trainer:
         return loss.detach(), beside
 
 
+def train_as_planned(
+    model: DiffusionModel,
+    adapters: Adapters,
+    plan: Callable[[int], Sequence[Plan]],
+    config: TrainingConfig,
+    block: int,
+    *,
+    stage: str,
+    round_: int,
+    report: Report,
+) -> list[float]:
+    """All steps of a stage whose rows a plan gives; the loss of each.
+
+    Args:
+        plan, block: see :func:`asked_ahead`; stage, round_: see :class:`Trainer`.
+
+    Raises:
+        DivergedError: as :meth:`Trainer.step`.
+    """
+    trainer = Trainer(model, adapters, config, stage=stage, round_=round_, report=report)
+    for targets in asked_ahead(model, adapters, plan, config.steps, block):
+        trainer.step(lambda targets=targets: targets)
+    return trainer.losses()
+
+
 def predict_rows(model: DiffusionModel, rows: Targets) -> Tensor:
     """The network's predictions ``[B, C, h, w]`` with gradients, one pass for each length."""
     contexts = [context.to(model.device) for context in rows.contexts]

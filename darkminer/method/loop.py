@@ -135,7 +135,7 @@ def erase(
             with run.timed(f"round {run.embeddings.round + 1}"):
                 found = run.found()
                 if found:
-                    run.circumvent("circumvent", config.circumvent)
+                    run.circumvent(config.circumvent)
             if not found:
                 return run.so_far()
             if on_round is not None:
@@ -185,7 +185,7 @@ class _Run:
     def open(self) -> None:
         """What comes before the first round: text start and chase, as settings have them."""
         if self.config.text_start and self.embeddings.entries:
-            self.circumvent("circumvent", self.config.start)
+            self.circumvent(self.config.start)
         if self.config.chase.steps:
             done = chase(
                 self.model, self.adapters, self.embeddings, self.pool, self.anchor,
@@ -199,14 +199,14 @@ class _Run:
                 seed=self.seed, retain=self.retain, report=self.report,
             )  # fmt: skip
 
-    def circumvent(self, name: str, config: CircumventConfig) -> None:
+    def circumvent(self, config: CircumventConfig) -> None:
         """Circumvent what was found so far."""
         round_ = self.embeddings.round
         done = circumvent(
             self.model, self.adapters, self.embeddings, self.anchor, config,
             seed=self.seed, retain=self.retain, report=self.report,
         )  # fmt: skip
-        self._trained(f"{name} {round_}", done)
+        self._trained(f"circumvent {round_}", done)
 
     def _trained(self, name: str, done: TrainResult) -> None:
         self.embeddings, self.losses[name] = done.embeddings, done.losses

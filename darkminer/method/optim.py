@@ -49,6 +49,16 @@ class TrainingConfig(Settings):
     clip: float = setting(100.0, CLIP, above=0)
 
 
+@dataclass(frozen=True)
+class ExtraConfig(TrainingConfig):
+    """A stage that the paper has none of: by Adam, and left out at 0 steps."""
+
+    steps: int = setting(0, STEPS, low=0)
+    optimizer: Optimizer = setting("adam", OPTIMIZER, choices=OPTIMIZERS)
+    lr_drop: int = setting(0, LR_DROP, low=0)
+    clip: float = setting(3200.0, CLIP, above=0)
+
+
 def at_size(config: Trained, latent_shape: tuple[int, int, int]) -> Trained:
     """The settings for latents of another size than those of SD 1.x, which the paper trained on.
 

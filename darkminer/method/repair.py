@@ -20,21 +20,19 @@ from ..model.interface import DiffusionModel
 from ..rng import generator
 from ..settings import setting
 from ..types import EmbeddingPool, MinedEmbedding, Report, silent
-from .engine import Plan, Trainer, asked_ahead, noised
-from .optim import CLIP, LR, LR_DROP, LR_LATE, OPTIMIZER, OPTIMIZERS, Optimizer, TrainingConfig
-from .retain import NOTHING, Retain, Retained
+from .engine import Plan, noised, train_as_planned
+from .optim import LR, LR_LATE, ExtraConfig
+from .retain import NOTHING, Retain
+from .text_start import concept_texts
 
 
 @dataclass(frozen=True)
-class RepairConfig(TrainingConfig):
+class RepairConfig(ExtraConfig):
     """Repairing, between the chase and the first round; the paper has none of it."""
 
     steps: int = setting(0, "steps of repairing; 0 leaves it out", low=0)
-    optimizer: Optimizer = setting("adam", OPTIMIZER, choices=OPTIMIZERS)
     lr: float = setting(1e-3, LR, above=0)
     lr_late: float = setting(2e-4, LR_LATE, above=0)
-    lr_drop: int = setting(0, LR_DROP, low=0)
-    clip: float = setting(3200.0, CLIP, above=0)
     batch: int = setting(8, "the concept's own prompts per step that stand guard", low=1)
     replay: int = setting(4, "attackers' last values per step that stand guard", low=0)
     unrelated: int = setting(
@@ -64,42 +62,39 @@ def repair(
         anchor: context of c0, ``[1, L0, D]``.
 
     Raises:
+        DarkMinerError: if no context of the concept is there.
         DivergedError: if a loss is not finite.
     """
     round_ = embeddings.round
     gen = generator(seed, round_, "repair")
-    settings = replace(retain.config, batch=config.retain_batch)
-    kept = [
-        Retained(
-            model, adapters, entries, weight, uniform, settings,
-            generator(seed, round_, f"repair.{name}"),
-        )
-        for name, entries, weight, uniform in retain.sets(model, adapters, seed, report)
-    ]  # fmt: skip
+    retain = replace(retain, config=replace(retain.config, batch=config.retain_batch))
+    kept = retain.in_training(model, adapters, "repair.{}", seed=seed, round_=round_, report=report)
+    texts = [e for e in concept_texts(embeddings, "repair") if e.latents is not None]
+    others = [e for e in embeddings.entries if e.kind != "text" and e.latents is not None]
     unrelated = retain.bank.contexts if retain.bank is not None else ()
 
     def plan(step: int) -> list[Plan]:
-        guards = _guards(model, embeddings, anchor, unrelated, config, gen)
+        guards = _guards(model, texts, others, anchor, unrelated, config, gen)
         return [guards, *(entries.plan(step, gen) for entries in kept)]
 
-    trainer = Trainer(model, adapters, config, stage="repair", round_=round_, report=report)
-    block = retain.config.refresh if kept else config.steps
-    for targets in asked_ahead(model, adapters, plan, config.steps, block):
-        trainer.step(lambda targets=targets: targets)
-    return trainer.losses()
+    return train_as_planned(
+        model, adapters, plan, config, retain.config.refresh if kept else config.steps,
+        stage="repair", round_=round_, report=report,
+    )  # fmt: skip
 
 
 def _guards(
     model: DiffusionModel,
-    embeddings: EmbeddingPool,
+    texts: Sequence[MinedEmbedding],
+    others: Sequence[MinedEmbedding],
     anchor: Tensor,
     unrelated: Sequence[Tensor],
     config: RepairConfig,
     gen: torch.Generator,
 ) -> Plan:
-    """Rows on the concept's pictures: its own prompts, attackers, unrelated prompts."""
-    texts = [e for e in embeddings.entries if e.kind == "text" and e.latents is not None]
-    others = [e for e in embeddings.entries if e.kind != "text" and e.latents is not None]
+    """Rows on the concept's pictures: its own prompts (texts), attackers (others), unrelated
+    prompts.
+    """
     own = [_one(texts, gen) for _ in range(config.batch)]
     past = [_one(others, gen) for _ in range(config.replay if others else 0)]
     seen = [_one(texts, gen) for _ in range(config.unrelated if len(unrelated) else 0)]

@@ -97,6 +97,35 @@ class Retain:
         if self.bank is not None and len(self.bank) and config.weight > 0:
             yield "bank", self.bank, config.weight, config.uniform
 
+    def in_training(
+        self,
+        model: DiffusionModel,
+        adapters: Adapters,
+        role: str,
+        *,
+        seed: int,
+        round_: int,
+        report: Report,
+        ahead: str = "",
+    ) -> list[Retained]:
+        """Every set that counts, ready for a stage's steps.
+
+        Args:
+            role: names the sets' random generators; ``{}`` stands for a set's own name.
+            ahead: the stage that asks the teacher now, once for all its steps, as reports call it;
+                empty: each step has pictures of its own.
+        """
+        config = self.config
+        return [
+            Retained(
+                model, adapters, entries, weight, uniform, config,
+                generator(seed, round_, role.format(name)),
+                ahead=Tally(report, ahead, round_, config.noisy * len(entries), name)
+                if ahead else None,
+            )
+            for name, entries, weight, uniform in self.sets(model, adapters, seed, report)
+        ]  # fmt: skip
+
 
 NOTHING = Retain()
 """Nothing is retained."""

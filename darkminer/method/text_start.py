@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ..errors import DarkMinerError
 from ..types import EmbeddingPool, MinedEmbedding
 from .image_pool import concept_prompt
 
@@ -61,6 +62,21 @@ def subject_prompts(concept: str, template: str, words: Sequence[str]) -> list[t
     """
     templates = [with_word(template, w) for w in words]
     return [(concept_prompt(concept, t), without_concept(t)) for t in templates]
+
+
+def concept_texts(embeddings: EmbeddingPool, stage: str) -> list[MinedEmbedding]:
+    """The concept's own contexts among the embeddings, which a stage begins with.
+
+    Raises:
+        DarkMinerError: if there is none.
+    """
+    texts = [e for e in embeddings.entries if e.kind == "text"]
+    if not texts:
+        raise DarkMinerError(
+            f"The {stage} needs the concept's own contexts to begin with: make them with "
+            "DarkMinerConceptContexts (or set text_start)."
+        )
+    return texts
 
 
 def text_pool(

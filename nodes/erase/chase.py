@@ -92,11 +92,12 @@ class DarkMinerChase(io.ComfyNode):
                 config=new, seed=seed, lora=lora,
             ) as (session, adapters):  # fmt: skip
                 text = text_space(clip, pool, split_words(exclude_words)) if clip else None
+                at = context_of(anchor, NODE, "anchor")
+                retain = Retain(preset.retain, bank, kept, made={})
                 if config.steps:
                     done = chase(
-                        session, adapters, embeddings, pool, context_of(anchor, NODE, "anchor"),
-                        config, seed=seed, text=text, retain=Retain(preset.retain, bank, kept),
-                        report=progress,
+                        session, adapters, embeddings, pool, at, config, seed=seed, text=text,
+                        retain=retain, report=progress,
                     )  # fmt: skip
                 else:  # as a whole run leaves it out
                     log.info(
@@ -105,9 +106,8 @@ class DarkMinerChase(io.ComfyNode):
                     done = TrainResult(embeddings, [])
                 if preset.repair.steps:
                     more = repair(
-                        session, adapters, done.embeddings, context_of(anchor, NODE, "anchor"),
-                        preset.repair, seed=seed, retain=Retain(preset.retain, bank, kept),
-                        report=progress,
+                        session, adapters, done.embeddings, at, preset.repair, seed=seed,
+                        retain=retain, report=progress,
                     )  # fmt: skip
                     done = TrainResult(done.embeddings, done.losses + more)
                 origin = stage_origin(

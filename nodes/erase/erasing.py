@@ -122,7 +122,7 @@ def vocabulary_bank(
     seed: int,
     report: Report = silent,
 ) -> RetainSet | None:
-    """The keep bank from the CLIP's own vocabulary; None when its size is 0.
+    """The vocabulary bank, of the CLIP's own words; None when its size is 0.
 
     Args:
         template: the pool's prompt template, from which the bank's patterns are made.
