@@ -19,6 +19,11 @@ def writable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def shortened(text: str) -> str:
+    """A value's text, short enough for a sentence."""
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 class SettingError(DarkMinerError):
     """A setting that breaks its rule; whoever shows it under another name can say so.
 
@@ -30,7 +35,7 @@ class SettingError(DarkMinerError):
 
     def __init__(self, setting: str, value: object, rule: str):
         self.setting, self.value, self.rule = setting, value, rule
-        super().__init__(f"{setting} is {value!r}: it must be {rule}.")
+        super().__init__(f"{setting} is {shortened(repr(value))}: it must be {rule}.")
 
 
 def can_be_written(error: BaseException) -> bool:

@@ -91,23 +91,51 @@ class Settings:
 
     Raises:
         SettingError: names the dataclass and the field, and says what it must be.
+
+    A whole number becomes a float where the field is one, and a list, as JSON has it, a tuple.
     """
 
     def __post_init__(self) -> None:
-        for name, rule in rules(type(self)).items():
+        kind = type(self)
+        hints = _hints(kind)
+        for name, rule in rules(kind).items():
             value = getattr(self, name)
-            items = value if isinstance(value, tuple) else (value,)
             try:
-                good = all(rule.allows(item) for item in items)
-            except TypeError:  # a word where a number is compared with its bounds
-                good = False
-            if not good:
-                raise SettingError(f"{type(self).__name__}.{name}", value, _said(rule, value))
+                fitted = _fitted(hints[name], value)
+            except (TypeError, OverflowError):
+                raise SettingError(f"{kind.__name__}.{name}", value, asked(kind, name)) from None
+            items = fitted if isinstance(fitted, tuple) else (fitted,)
+            if not all(rule.allows(item) for item in items):
+                raise SettingError(f"{kind.__name__}.{name}", value, _said(rule, value))
+            object.__setattr__(self, name, fitted)
+        for name in stages(kind):
+            wanted = hints[name]
+            self.require(type(getattr(self, name)) is wanted, name, f"a {wanted.__name__}")
 
     def require(self, ok: bool, name: str, rule: str) -> None:
         """Refuse a field that does not go with another one."""
         if not ok:
             raise SettingError(f"{type(self).__name__}.{name}", getattr(self, name), rule)
+
+
+def _fitted(hint: Any, value: Any) -> Any:
+    """The value as a ``hint``.
+
+    Raises:
+        TypeError: if it is none; OverflowError: if no float can hold it.
+    """
+    for option in _options(hint):
+        if get_origin(option) is tuple and isinstance(value, (tuple, list)):
+            return tuple(_fitted(get_args(option)[0], item) for item in value)
+        if get_origin(option) is Literal and isinstance(value, str) and value in get_args(option):
+            return value
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if option is str and isinstance(value, str):
+            return value.strip()
+        if option in (int, bool, type(None)) and type(value) is option:
+            return value
+    raise TypeError(f"{value!r} is no {hint}")
 
 
 def _said(rule: Rule, value: Any) -> str:
@@ -190,12 +218,15 @@ def _placed(owner: str) -> Iterator[None]:
 
 
 def written(value: Any) -> str:
-    """A value as :func:`changed` reads it."""
+    """A value as :func:`changed` reads it, with as many digits as tell it from all others."""
     if isinstance(value, tuple):
         return ", ".join(map(written, value)) or NONE
     if isinstance(value, bool):
         return "on" if value else "off"
-    return NONE if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return NONE if value is None else str(value)
 
 
 @functools.cache

@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..darkminer.config import EraseConfig
-from ..darkminer.errors import DarkMinerError, DivergedError, SettingError, can_be_written
+from ..darkminer.errors import (
+    DarkMinerError,
+    DivergedError,
+    SettingError,
+    can_be_written,
+    shortened,
+)
 from ..darkminer.settings import places, written
 
 SETTINGS, SETTINGS_TITLE = "DarkMinerSettings", "Dark Miner Settings"
@@ -143,8 +149,7 @@ def rule_of(error: SettingError) -> str:
 
 def shown(value: Any) -> str:
     """A setting's value as it is written, short enough for a sentence."""
-    text = repr(value if isinstance(value, str) else written(value))
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return shortened(repr(value if isinstance(value, str) else written(value)))
 
 
 @contextmanager

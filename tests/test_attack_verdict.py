@@ -86,7 +86,7 @@ def test_a_longer_attack_gets_closer():
 def test_nothing_to_run_and_bad_settings_are_one_sentence():
     with pytest.raises(DarkMinerError, match="needs a CLIP"):
         run(replace(FEW, vectors=()))
-    with pytest.raises(DarkMinerError, match="steps is 0: it must be above 0"):
+    with pytest.raises(DarkMinerError, match="steps is 0: it must be at least 1"):
         AttackVerdictConfig(steps=0)
     with pytest.raises(DarkMinerError, match="limit is 1.5: it must be between"):
         AttackVerdictConfig(limit=1.5)

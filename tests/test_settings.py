@@ -1,10 +1,16 @@
 """Settings that know their own rules: read from texts, and held against each other at the end."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
+from dark_miner.darkminer.attacks.common import AttackConfig
+from dark_miner.darkminer.attacks.verdict import AttackVerdictConfig
 from dark_miner.darkminer.config import FAST, PAPER, PRESETS, EraseConfig
 from dark_miner.darkminer.errors import SettingError
+from dark_miner.darkminer.method.chase import ChaseConfig
+from dark_miner.darkminer.method.circumvent import CircumventConfig
+from dark_miner.darkminer.method.mine import MineConfig
+from dark_miner.darkminer.method.verify import VerifyConfig
 from dark_miner.darkminer.settings import asked, changed, changed_by, places, rules, written
 
 
@@ -92,3 +98,74 @@ def test_words_say_what_is_to_be_written():
     assert said["chase.soft_prompts"] == 'a list, each a whole number, at least 1, or "none"'
     assert said["verify.threshold"] == 'a number, between -1 and 1, or "auto"'
     assert said["reference_prompt"] == "a text"
+
+
+@pytest.mark.parametrize(
+    "kind, name, value, words",
+    [
+        (MineConfig, "steps", "7", "a whole number, at least 1"),
+        (MineConfig, "steps", 2.5, "a whole number, at least 1"),
+        (MineConfig, "steps", 2.0, "a whole number, at least 1"),
+        (MineConfig, "steps", True, "a whole number, at least 1"),
+        (MineConfig, "steps", None, "a whole number, at least 1"),
+        (MineConfig, "lr", True, "a number, above 0"), (MineConfig, "lr", "1", "a number, above 0"),
+        (MineConfig, "lr", None, "a number, above 0"),
+        pytest.param(MineConfig, "lr", 10**400, "a number, above 0", id="no float holds it"),
+        (MineConfig, "optimizer", 1, '"sgd" or "adam"'),
+        (MineConfig, "reachable", 0, '"on" or "off"'),
+        (CircumventConfig, "fresh", 1, '"on" or "off"'),
+        (CircumventConfig, "preserved", "c0", "a list"),
+        (CircumventConfig, "preserved", ("c0", 1), "a list"),
+        (ChaseConfig, "soft_prompts", 4, "a list"),
+        (ChaseConfig, "soft_prompts", (1, 2.0), "a list"),
+        (ChaseConfig, "soft_prompts", (1, True), "a list"),
+        (VerifyConfig, "threshold", True, 'between -1 and 1, or "auto"'),
+        (VerifyConfig, "threshold", "hot", 'between -1 and 1, or "auto"'),
+        (EraseConfig, "max_rounds", "none", 'at least 0, or "none"'),
+        (EraseConfig, "reference_prompt", None, "a text"),
+        (EraseConfig, "mine", None, "a MineConfig"),
+        (EraseConfig, "start", MineConfig(), "a CircumventConfig"),
+        (AttackConfig, "steps", "7", "a whole number, at least 1"),
+        (AttackConfig, "lr", float("nan"), "finite and above 0"),
+        (AttackVerdictConfig, "vectors", (1, 0), "at least 1"),
+        (AttackVerdictConfig, "limit", "0.5", "a number, between 0 and 1"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_refused_by_name(kind, name, value, words):
+    with pytest.raises(SettingError) as caught:
+        kind(**{name: value})
+    said = str(caught.value)
+    assert caught.value.setting == f"{kind.__name__}.{name}" and words in said
+    assert repr(value)[:60] in said and len(said) < 200
+
+
+@pytest.mark.parametrize("kind", [*{k for k, _ in places(EraseConfig).values()}, AttackConfig])
+def test_no_setting_takes_a_value_of_another_kind(kind):
+    for one in fields(kind):
+        for wrong in (object(), b"1", {}, [[1]], 1j):
+            with pytest.raises(SettingError):
+                kind(**{one.name: wrong})
+
+
+def test_what_json_gives_becomes_what_the_setting_is():
+    made = ChaseConfig(lr=1, soft_prompts=[2, 8])  # type: ignore[arg-type]
+    assert made == ChaseConfig(lr=1.0, soft_prompts=(2, 8))
+    assert (type(made.lr), type(made.soft_prompts)) == (float, tuple)
+    assert VerifyConfig(threshold=1).threshold == 1.0 and EraseConfig(max_rounds=None)
+    assert hash(made) == hash(ChaseConfig(lr=1.0, soft_prompts=(2, 8)))
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        ("mine.lr", 0.1234567), ("mine.lr", 1 / 3), ("mine.lr", 1e-12), ("mine.clip", 16777217.0),
+        ("mine.clip", 1.7976931348623157e308), ("mine.steps", 12345678901), ("mine.lr", 5e-324),
+        ("verify.threshold", 0.1 + 0.2), ("reference_prompt", " a photo\n"),
+    ],
+)  # fmt: skip
+def test_every_digit_is_written(place, value):
+    owner, _, name = place.rpartition(".")
+    part = getattr(PAPER, owner) if owner else PAPER
+    made = replace(part, **{name: value})
+    config = replace(PAPER, **{owner: made}) if owner else made
+    assert changed(PAPER, place, written(value_of(config, place))) == config

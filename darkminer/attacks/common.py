@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import DarkMinerError
 from ..method.optim import LossTrace, require_settled
 from ..model.interface import DiffusionModel
 from ..model.schedule import Schedule
+from ..settings import Settings, setting
 from ..types import Report, StepReport
 
 Watch = Callable[[int, Tensor], None]
@@ -19,23 +19,12 @@ Watch = Callable[[int, Tensor], None]
 
 
 @dataclass(frozen=True)
-class AttackConfig:
-    """Settings of an attack's optimisation.
+class AttackConfig(Settings):
+    """Settings of an attack's optimisation."""
 
-    Attributes:
-        steps: Adam steps.
-        lr: learning rate.
-        batch: drawings per step.
-    """
-
-    steps: int = 1500
-    lr: float = 5e-3
-    batch: int = 8
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "lr"):
-            if getattr(self, name) <= 0:
-                raise DarkMinerError(f"AttackConfig.{name} must be above 0.")
+    steps: int = setting(1500, "Adam steps", low=1)
+    lr: float = setting(5e-3, "learning rate", above=0)
+    batch: int = setting(8, "drawings per step", low=1)
 
 
 def optimise(

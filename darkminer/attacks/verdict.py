@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import DarkMinerError, SettingError
+from ..errors import DarkMinerError
 from ..finite import TEXT_ENCODER, finite, finite_features, in_stage
 from ..judge.evaluate import Proportion
 from ..method.blank import require_draws
@@ -24,6 +24,7 @@ from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ..model.sampling import Made, draw_images, seeded_noise
 from ..rng import generator
+from ..settings import Settings, setting
 from ..types import ImagePool, Report, Tally, silent
 from .cce import invert
 from .common import AttackConfig
@@ -36,28 +37,18 @@ ATTACK = "attack"
 
 
 @dataclass(frozen=True)
-class AttackVerdictConfig:
-    """Settings of a verdict by attack.
+class AttackVerdictConfig(Settings):
+    """Settings of a verdict by attack."""
 
-    Attributes:
-        steps, lr: Adam steps of each attack and their rate.
-        vectors: lengths of the contexts that are attacked directly.
-        pictures: pictures each attack is judged by.
-        limit: the concept counts as still there when an attack's share is above it.
-    """
-
-    steps: int = 200
-    lr: float = 0.05
-    vectors: tuple[int, ...] = (1, 4)
-    pictures: int = 32
-    limit: float = 0.15
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "pictures", "lr"):
-            if getattr(self, name) <= 0:
-                raise SettingError(f"AttackVerdictConfig.{name}", getattr(self, name), "above 0")
-        if not 0.0 <= self.limit <= 1.0:
-            raise SettingError("AttackVerdictConfig.limit", self.limit, "between 0 and 1")
+    steps: int = setting(200, "Adam steps of each attack", low=1)
+    lr: float = setting(0.05, "their learning rate", above=0)
+    vectors: tuple[int, ...] = setting(
+        (1, 4), "lengths of the contexts that are attacked directly, in tokens", low=1
+    )
+    pictures: int = setting(32, "pictures that each attack is judged by", low=1)
+    limit: float = setting(
+        0.15, "the concept counts as still there when an attack's share is above it", low=0, high=1
+    )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import DarkMinerError
 from ..settings import Settings, rules, stages, written
@@ -59,12 +58,6 @@ def _differences(theirs: Settings, ours: Settings, before: str) -> Iterator[Diff
     for name in rules(type(theirs)):
         old, new = getattr(theirs, name), getattr(ours, name)
         if old != new:
-            yield Difference(f"{before}{name}", *_told_apart(old, new))
+            yield Difference(f"{before}{name}", written(old), written(new))
     for name in stages(type(theirs)):
         yield from _differences(getattr(theirs, name), getattr(ours, name), f"{before}{name}.")
-
-
-def _told_apart(old: Any, new: Any) -> tuple[str, str]:
-    """Both as texts, with all their digits where few would make them the same."""
-    texts = written(old), written(new)
-    return texts if texts[0] != texts[1] else (repr(old), repr(new))

@@ -48,11 +48,6 @@ class VerifyConfig(Settings):
         "pool, which leaves out what a single picture shows besides", choices=AGAINST,
     )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        word = isinstance(self.threshold, str) and self.threshold != "auto"
-        self.require(not word, "threshold", 'between -1 and 1, or "auto"')
-
 
 def delta_score(target: Tensor, reference: Tensor, concept: Tensor) -> Tensor:
     """Equation 6: mean cosine of ``E(x_c) - E(x_r)`` with ``E(x_e) - E(x_r)``.
