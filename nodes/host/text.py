@@ -124,7 +124,7 @@ class TextEncoder:
             )
         check_carried(clip.patcher, "CLIP")
         settle(clip.patcher, clip.cond_stage_model)
-        self._clip = clip
+        self.clip = clip
         device = clip.patcher.load_device
         self._model = plain_copy(clip.patcher, clip.cond_stage_model).requires_grad_(False)
         size = sum(p.numel() * p.element_size() for p in self._model.parameters())
@@ -143,10 +143,10 @@ class TextEncoder:
         self._tables: dict[str, Tensor] = tables
         self._placeholder = {n: self._only(n, PLACEHOLDER) for n in self._parts}
 
-    def _tokens(self, prompt: str) -> dict[str, list[list[tuple[Any, float]]]]:
+    def tokens(self, prompt: str) -> dict[str, list[list[tuple[Any, float]]]]:
         """A prompt's chunks of tokens and weights, by encoder; each ``*`` is a token of its own."""
         apart = prompt.replace(PLACEHOLDER, f" {PLACEHOLDER} ")
-        tokens = self._clip.tokenize(apart)
+        tokens = self.clip.tokenize(apart)
         return {n: [[(t, w) for t, w, *_ in chunk] for chunk in tokens[n]] for n in tokens}
 
     def _only(self, name: str, word: str) -> Any:
@@ -155,7 +155,7 @@ class TextEncoder:
         Raises:
             DarkMinerError: if its tokenizer splits the word.
         """
-        (chunk, *_), (empty, *_) = self._tokens(word)[name], self._tokens("")[name]
+        (chunk, *_), (empty, *_) = self.tokens(word)[name], self.tokens("")[name]
         if chunk[2][0] != empty[1][0] or chunk[1][0] == empty[1][0]:
             raise DarkMinerError(f"{word!r} is not one token of this CLIP: choose a simpler word.")
         return chunk[1][0]
@@ -169,9 +169,24 @@ class TextEncoder:
         found = [self._tables[name][self._only(name, word)] for name in self._parts]
         return torch.cat(found).detach().float().clone()
 
+    @property
+    def tables(self) -> dict[str, Tensor]:
+        """Each encoder's input vectors ``[V, Din]``, by the host's name of its tokens."""
+        return self._tables
+
+    @property
+    def vocabularies(self) -> dict[str, dict[int, str]]:
+        """Each encoder's tokens by number."""
+        return {n: dict(p.inv_vocab) for n, p in _parts(self.clip, self.clip.tokenizer).items()}
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of tokens, as the first encoder's tokenizer writes it."""
+        (own, *_) = _parts(self.clip, self.clip.tokenizer).values()
+        return own.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """Contexts ``[B, L, D]`` of B prompts as they are."""
-        return self._encode([self._tokens(prompt) for prompt in prompts])
+        return self.encode_chunks([self.tokens(prompt) for prompt in prompts])
 
     def __call__(self, prompts: Sequence[str], vectors: Tensor) -> Tensor:
         """Contexts ``[B, L, D]`` of B prompts whose ``*`` is ``vectors`` ``[1 or B, Din]``.
@@ -180,11 +195,11 @@ class TextEncoder:
             DarkMinerError: if a prompt has no ``*``.
         """
         each = vectors.expand(len(prompts), -1)
-        return self._encode([self._row(p, v) for p, v in zip(prompts, each, strict=True)])
+        return self.encode_chunks([self._row(p, v) for p, v in zip(prompts, each, strict=True)])
 
     def _row(self, prompt: str, vector: Tensor) -> dict[str, list[list[tuple[Any, float]]]]:
         """A prompt's tokens, with each encoder's share of the vector for every ``*``."""
-        tokens = self._tokens(prompt)
+        tokens = self.tokens(prompt)
         shares = vector.split([self._tables[name].shape[1] for name in tokens])
         for (name, chunks), share in zip(tokens.items(), shares, strict=True):
             own = self._placeholder[name]
@@ -198,7 +213,11 @@ class TextEncoder:
             tokens[name] = [[(share if _is(t, own) else t, w) for t, w in c] for c in chunks]
         return tokens
 
-    def _encode(self, rows: list[dict[str, list[list[tuple[Any, float]]]]]) -> Tensor:
+    def encode_chunks(self, rows: list[dict[str, list[list[tuple[Any, float]]]]]) -> Tensor:
+        """Contexts ``[B, L, D]`` of B rows of chunks: tokens and weights, by encoder.
+
+        A token is a number, or vectors ``[n, Din]`` that stand for n tokens.
+        """
         if len(self._parts) == 1:
             ((name, part),) = self._parts.items()
             if all(len(row[name]) == 1 and all(w == 1.0 for _, w in row[name][0]) for row in rows):

@@ -1,0 +1,51 @@
+"""The attacks there are, by name: how each runs, what it needs, its settings.
+
+To add one: a file with a settings dataclass, a short variant and ``run``; a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from . import p4d, ringabell, udatk
+from .scene import Attempt, Scene
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack.
+
+    Attributes:
+        title: what it is called before a person.
+        run: ``(scene, settings) -> attempts``, one a prompt.
+        full: its source's settings; short: the same attack in few steps.
+        needs: attributes of a :class:`~.scene.Scene` that it cannot do without.
+    """
+
+    title: str
+    run: Callable[[Scene, Any], list[Attempt]]
+    full: Any
+    short: Any
+    needs: tuple[str, ...] = ()
+
+
+_P4D = ("model", "original", "speech")
+
+ATTACKS: dict[str, Attack] = {
+    "p4d-n": Attack("P4D-N", p4d.run, p4d.P4DConfig(), p4d.SHORT, _P4D),
+    "p4d-k": Attack(
+        "P4D-K", partial(p4d.run, name="p4d-k"), p4d.P4DConfig(every=3),
+        replace(p4d.SHORT, every=3), _P4D,
+    ),
+    "udatk": Attack(
+        "UnlearnDiffAtk", udatk.run, udatk.UDAtkConfig(), udatk.SHORT, ("model", "speech")
+    ),
+    "ringabell": Attack(
+        "Ring-A-Bell", ringabell.run, ringabell.RingABellConfig(), ringabell.SHORT,
+        ("speech", "pairs"),
+    ),
+}  # fmt: skip
+"""Name, as nodes and command lines use it -> the attack."""
