@@ -13,7 +13,8 @@ import os
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,52 @@ def open_clip_encoder(
         DarkMinerError: if name or weights are unknown or not allowed, the weights cannot be had, or
             nothing says which function a file was trained with.
     """
+    return _image_side(_loaded(name, weights, device, waiting), device)
+
+
+@dataclass(frozen=True)
+class OpenClip:
+    """Both sides of a CLIP.
+
+    Attributes:
+        images: its image encoder, features ``[B, F]``.
+        texts: features ``[K, F]`` float32 CPU of K texts.
+        scale: what cosines are multiplied with before a softmax.
+        name: architecture and weights.
+    """
+
+    images: ImageEncoder
+    texts: Callable[[Sequence[str]], Tensor]
+    scale: float
+    name: str
+
+
+def open_clip_pair(
+    name: str,
+    weights: str,
+    device: torch.device | str = "cpu",
+    waiting: Callable[[], None] | None = None,
+) -> OpenClip:
+    """Image and text encoder of one CLIP; arguments and errors as of :func:`open_clip_encoder`."""
+    model = _loaded(name, weights, device, waiting)
+    plain = name.replace("/", "-")
+    known = library("open_clip").list_models()
+    tokenize = library("open_clip").get_tokenizer(
+        plain if plain.startswith(_SCHEMAS) or plain in known else plain.removesuffix("-gelu")
+    )
+
+    @torch.no_grad()
+    def texts(prompts: Sequence[str]) -> Tensor:
+        return model.encode_text(tokenize(list(prompts)).to(device)).float().cpu()
+
+    scale = float(model.logit_scale.exp())
+    return OpenClip(_image_side(model, device), texts, scale, f"{name}, {Path(weights).name}")
+
+
+def _loaded(
+    name: str, weights: str, device: torch.device | str, waiting: Callable[[], None] | None
+) -> Any:
+    """The open_clip model."""
     open_clip = library("open_clip")
 
     found = _checked(name, weights)
@@ -66,7 +113,10 @@ def open_clip_encoder(
             "CLIP_VISION (Load CLIP Vision) to clip_vision instead, or name a weights file that is "
             "on this machine."
         ) from error
-    model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
+
+
+def _image_side(model: Any, device: torch.device | str) -> ImageEncoder:
     visual: Any = model.visual  # typed as a plain Module, it knows its own size and statistics
     how = dict(visual.preprocess_cfg)
     side = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
