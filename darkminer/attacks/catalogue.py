@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from . import p4d, ringabell, udatk
+from . import completion, p4d, probe, recall, ringabell, udatk
 from .scene import Attempt, Scene
 
 
@@ -47,5 +47,10 @@ ATTACKS: dict[str, Attack] = {
         "Ring-A-Bell", ringabell.run, ringabell.RingABellConfig(), ringabell.SHORT,
         ("speech", "pairs"),
     ),
+    "probe": Attack("noise probe", probe.run, probe.ProbeConfig(), probe.SHORT, ("model",)),
+    "completion": Attack(
+        "completion", completion.run, completion.CompletionConfig(), completion.SHORT, ("model",)
+    ),
+    "recall": Attack("RECALL", recall.run, recall.RecallConfig(), recall.SHORT, ("model",)),
 }  # fmt: skip
 """Name, as nodes and command lines use it -> the attack."""

@@ -175,14 +175,15 @@ class Course:
         self._all = len(scene.prompts) * steps
         self._trace, self._step = LossTrace(f"attack {name}", 0), 0
 
-    def add(self, loss: Tensor) -> None:
-        """One step is done.
+    def add(self, loss: Tensor | None = None) -> None:
+        """One step is done, with a loss or without.
 
         Raises:
             DivergedError: if a loss is not finite.
         """
         self._step += 1
-        self._trace.add(loss)
+        if loss is not None:
+            self._trace.add(loss)
         self._tell(self._step)
 
     def shown(self, images: Tensor) -> None:
