@@ -1,3 +1,4 @@
+import hashlib
 import os
 
 import pytest
@@ -13,6 +14,7 @@ from dark_miner.darkminer.files.lora_file import (
     to_state_dict,
 )
 from dark_miner.darkminer.files.lora_metadata import metadata
+from dark_miner.darkminer.files.tensor_file import tensor_parts
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.types import EmbeddingPool, RoundRecord
 from safetensors import safe_open
@@ -39,13 +41,47 @@ def test_a_file_holds_three_keys_per_layer_and_comes_back_as_it_went(tmp_path):
     )
     save_lora(tmp_path / "sub" / "x.safetensors", tensors, {"darkminer_concept": "ink"})
     with safe_open(tmp_path / "sub" / "x.safetensors", "pt") as file:
-        assert file.metadata() == {"darkminer_concept": "ink"}
+        assert file.metadata().pop("darkminer_concept") == "ink"
         read = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     back, sent = from_state_dict(read, NAMES, CHOICES), state()
     assert (back.rank, back.alpha) == (sent.rank, sent.alpha)
     assert all(torch.equal(back.up[n], sent.up[n]) for n in NAMES)
     assert all(torch.equal(back.down[n], sent.down[n]) for n in NAMES)
     assert [p.name for p in (tmp_path / "sub").iterdir()] == ["x.safetensors"]
+
+
+@pytest.mark.parametrize("rows", [3, 40_000])
+def test_a_files_hashes_are_those_that_lora_managers_compute(tmp_path, rows):
+    """The SHA-256 behind the header, and the older one of what stands at 1 MiB."""
+    path, base = tmp_path / "x.safetensors", {"ss_network_dim": "2", "darkminer_seed": "7"}
+    gen = torch.Generator().manual_seed(0)
+    tensors = {"b": torch.randn(rows, 8, generator=gen), "a": torch.ones(2, dtype=torch.bfloat16)}
+    save_lora(path, tensors, base)
+    with safe_open(path, "pt") as file:
+        said = file.metadata()
+    data = path.read_bytes()
+    assert (
+        said["sshs_model_hash"]
+        == hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    )
+    plain = tmp_path / "plain.safetensors"
+    plain.write_bytes(b"".join(map(bytes, tensor_parts(tensors, {"ss_network_dim": "2"}))))
+    with open(plain, "rb") as file:
+        file.seek(0x100000)
+        assert said["sshs_legacy_hash"] == hashlib.sha256(file.read(0x10000)).hexdigest()[:8]
+    assert said.items() >= base.items()
+
+
+def test_two_erasures_of_one_checkpoint_are_two_files_to_a_manager(tmp_path):
+    def hash_of(tensors, about):
+        save_lora(tmp_path / "x.safetensors", tensors, about)
+        with safe_open(tmp_path / "x.safetensors", "pt") as file:
+            return file.metadata()["sshs_model_hash"]
+
+    one = to_state_dict(state(), NAMES)
+    other = {name: tensor + 1.0 for name, tensor in one.items()}
+    assert hash_of(one, {}) == hash_of(dict(reversed(one.items())), {"darkminer_seed": "1"})
+    assert hash_of(one, {}) != hash_of(other, {})
 
 
 @pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])

@@ -19,6 +19,7 @@ from ..model.adapter import AdapterState
 from .atomic import write_whole
 from .bounds import Damaged
 from .lora_check import SUFFIXES, LoraLayer, lora_layers
+from .lora_hash import hashes
 from .lora_metadata import joint_metadata
 from .tensor_file import tensor_parts
 
@@ -194,12 +195,15 @@ def for_diffusers(lora: Mapping[str, Tensor]) -> LoraDict:
 def save_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write a safetensors file, readable as other new files are; it is there whole or not at all.
 
+    Its metadata get the hashes of its tensors, see :func:`~.lora_hash.hashes`.
+
     Raises:
         DarkMinerError: if it cannot be written.
     """
     try:
+        about = {**metadata, **hashes(tensors, metadata)}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, tensor_parts(tensors, metadata))
+        write_whole(path, tensor_parts(tensors, about))
     except Damaged as error:
         raise DarkMinerError(
             f"The file {path.name!r} cannot be written ({error}): connect a LoRA that was made "

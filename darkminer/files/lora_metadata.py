@@ -1,10 +1,11 @@
 """The metadata of a LoRA file: one schema, whichever node made it.
 
 Values are strings, as safetensors has them. ``ss_`` and ``modelspec.`` fields are for LoRA
-managers. Of the ``darkminer_`` fields ``darkminer_runs`` holds everything: a JSON list with one
-record (see :func:`_run`) for each training that went into the file, the oldest first. The others
-repeat the newest record's values for readers of single fields; ``darkminer_schema`` counts up when
-a field changes its meaning.
+managers; the tensors' hashes come in when the file is written (:mod:`~.lora_hash`). Of the
+``darkminer_`` fields ``darkminer_runs`` holds everything: a JSON list with one record (see
+:func:`_run`) for each training that went into the file, the oldest first. The others repeat the
+newest record's values for readers of single fields; ``darkminer_schema`` counts up when a field of
+ours changes its meaning.
 """
 
 from __future__ import annotations
@@ -134,7 +135,6 @@ def _fields(
         "ss_base_model_version": family,
         "ss_output_name": title,
         "ss_tag_frequency": "{}",
-        "sshs_model_hash": fingerprint,
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{family}/lora",
         "modelspec.title": title,
