@@ -34,10 +34,10 @@ def run(config=FEW, text=None, model=None, seed=0, encode=toy.encode):
 
 def test_every_attack_is_judged_by_as_many_pictures_as_asked():
     verdict = run(text=space())
-    assert list(verdict.success) == ["token", "context 1", "context 2"]
+    assert list(verdict.success) == ["token", "context 1", "context 2"] == FEW.attacks(token=True)
     assert all(p.count == 6 for p in verdict.success.values())
     assert verdict.pictures.shape == (18, toy.SIDE, toy.SIDE, 3)
-    assert list(run().success) == ["context 1", "context 2"]
+    assert list(run().success) == ["context 1", "context 2"] == FEW.attacks(token=False)
 
 
 def test_the_verdict_is_the_share_of_pictures_past_the_threshold():

@@ -50,6 +50,10 @@ class AttackVerdictConfig(Settings):
         0.15, "the concept counts as still there when an attack's share is above it", low=0, high=1
     )
 
+    def attacks(self, *, token: bool) -> list[str]:
+        """Their names, in the order in which they run; ``token``: whether there is text for one."""
+        return [*(["token"] if token else []), *(f"context {n}" for n in self.vectors)]
+
 
 @dataclass(frozen=True)
 class AttackVerdict:

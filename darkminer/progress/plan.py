@@ -225,7 +225,7 @@ def repair_plan(config: RepairConfig, round_: int, run: Expected) -> Plan:
 def attack_plan(config: AttackVerdictConfig, sampling: SamplingConfig, *, token: bool) -> Plan:
     """A verdict by attack."""
     picture = Expected(sampling).picture
-    names = [*(["token"] if token else []), *(f"context {n}" for n in config.vectors)]
+    names = config.attacks(token=token)
     made = REFERENCES + len(names) * config.pictures
     return _parts([
         Part(ATTACK, 0, "calibration", "calibrate", CALIBRATION_PICTURES * picture, "picture"),
