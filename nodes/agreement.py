@@ -8,6 +8,7 @@ from typing import Any
 
 from ..darkminer.config import PRESETS, EraseConfig
 from ..darkminer.errors import DarkMinerError
+from ..darkminer.method.words import names
 from ..darkminer.model.layers import layers_of
 from .fields import SETTINGS_TITLE, replaced
 from .host.lora import state_of
@@ -31,10 +32,33 @@ def check_agreement(node: str, given: Given, declared: Mapping[str, Any]) -> Non
     """
     if given.get("settings") is not None:
         check_settings(node, given, declared)
-    if "negative" in declared:
+    if _takes_guidance(declared):
         _check_guidance(given)
     for rule in _RULES:
         rule(given)
+
+
+_LINKED = object()
+"""What stands for a value that a link will bring."""
+
+
+def check_queued(node: str, given: Given, declared: Mapping[str, Any]) -> None:
+    """The same of a workflow that is queued, as far as its values are known by then.
+
+    Args:
+        given: None for what a link will bring; what is not connected is not there.
+
+    Raises:
+        DarkMinerError: if so.
+    """
+    _check_anchor(given)
+    if "settings" in given:
+        check_settings(node, given, declared)
+        return
+    known = {**given, **{name: _LINKED for name in ("bank", "negative") if name in given}}
+    if _takes_guidance(declared):
+        _check_guidance(known)
+    check_bank(known)
 
 
 def check_settings(node: str, given: Given, declared: Mapping[str, Any]) -> None:
@@ -50,6 +74,11 @@ def check_settings(node: str, given: Given, declared: Mapping[str, Any]) -> None
             f"{name} is {given[name]!r} here and settings is connected: set {' and '.join(others)} "
             f"in {SETTINGS_TITLE} and {name} back to {declared[name].default!r}, or disconnect it."
         )
+
+
+def _takes_guidance(declared: Mapping[str, Any]) -> bool:
+    """Whether guidance's other side comes by a socket, rather than as a text."""
+    return "negative" in declared and declared["negative"].io_type == "CONDITIONING"
 
 
 def _check_guidance(given: Given) -> None:
@@ -110,6 +139,22 @@ def _check_concept(given: Given) -> None:
         )
 
 
+def _check_anchor(given: Given) -> None:
+    """What is shown instead of the concept, or compared with it, is not the concept."""
+    pool, settings = given.get("pool"), given.get("settings")
+    concepts = (given.get("concepts") or "").splitlines() if pool is None else [pool.concept]
+    prompts = {"anchor_prompt": given.get("anchor_prompt")}
+    if settings is not None and prompts["anchor_prompt"] is not None:
+        prompts["reference_prompt of settings"] = settings.reference_prompt
+    for name, prompt in prompts.items():
+        for concept in concepts:
+            if prompt and names(prompt, concept):
+                raise DarkMinerError(
+                    f"{name} is {prompt!r}, which says the concept {concept.strip()!r} itself: "
+                    "write a neutral prompt, e.g. a photo."
+                )
+
+
 def check_bank(given: Given) -> None:
     """A bank takes minutes to make: where it would count for nothing, that is said before.
 
@@ -120,7 +165,8 @@ def check_bank(given: Given) -> None:
     if settings is not None:
         if given.get("bank") and not _weighs_banks(settings):
             raise DarkMinerError(
-                f"bank asks for a vocabulary bank and settings give a bank no weight: {_NO_WEIGHT}."
+                "bank asks for a vocabulary bank and settings give a bank no weight: disconnect "
+                f"it, or set {_WEIGHTS} in {SETTINGS_TITLE}."
             )
         return
     preset = PRESETS.get(given.get("preset") or "")
@@ -134,7 +180,7 @@ def check_bank(given: Given) -> None:
             )
 
 
-_NO_WEIGHT = f"disconnect it, or set retain_weight or chase_unrelated above 0 in {SETTINGS_TITLE}"
+_WEIGHTS = "retain_weight, or steps and unrelated of chase or repair, above 0"
 
 
 def check_own_bank(settings: EraseConfig) -> None:
@@ -146,14 +192,18 @@ def check_own_bank(settings: EraseConfig) -> None:
     if settings.bank.size and not _weighs_banks(settings):
         raise DarkMinerError(
             f"settings ask for a vocabulary bank (bank_size {settings.bank.size}) and give it no "
-            "weight: set bank_size to 0, or retain_weight or chase_unrelated above 0, in "
-            f"{SETTINGS_TITLE}."
+            f"weight: set bank_size to 0, or {_WEIGHTS}, in {SETTINGS_TITLE}."
         )
 
 
 def _weighs_banks(config: EraseConfig) -> bool:
-    """Whether a bank counts: as what must not change, or as unrelated prompts of a chase."""
-    return config.retain.weight > 0 or bool(config.chase.steps and config.chase.unrelated)
+    """Whether a bank counts: as what must not change, or as unrelated prompts."""
+    chase, repair = config.chase, config.repair
+    return bool(
+        config.retain.weight
+        or (chase.steps and chase.unrelated)
+        or (repair.steps and repair.unrelated and repair.weight)
+    )
 
 
 def _check_lora(given: Given) -> None:
@@ -188,6 +238,7 @@ _RULES: tuple[Callable[[Given], None], ...] = (
     _check_widths,
     _check_sizes,
     _check_concept,
+    _check_anchor,
     check_bank,
     _check_lora,
 )

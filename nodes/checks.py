@@ -7,6 +7,7 @@ into any input. Every node's ``execute`` therefore begins here, with what its sc
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from ..darkminer.config import EraseConfig
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.files.lora_file import LoraDict
 from ..darkminer.types import EmbeddingPool, ImagePool, RetainSet
-from .agreement import check_agreement, check_settings
+from .agreement import check_agreement, check_queued, check_settings
 from .fields import named
 from .prompts import check_prompt
 
@@ -51,7 +52,7 @@ _CONNECT = {
     "LORA_MODEL": "the LoRA of an erasure",
     "DARKMINER_POOL": "the pool of ImagePoolBuilder",
     "DARKMINER_EMBEDDINGS": "the embeddings of a node of this pack",
-    "DARKMINER_BANK": "the bank of DarkMinerVocabularyBank",
+    "DARKMINER_BANK": "the vocabulary bank of DarkMinerVocabularyBank",
     "DARKMINER_ROUND": "the round of DarkMinerRoundOpen",
     "DARKMINER_SETTINGS": "the settings of DarkMinerSettings",
 }
@@ -83,6 +84,8 @@ def guard(node: type[io.ComfyNode]) -> None:
         return run(cls, **given)
 
     node.execute = classmethod(execute)  # type: ignore[assignment]
+    if "settings" in declared:
+        _guard_queue(node, declared)
     asks = node.__dict__.get("check_lazy_status")
     if asks is not None:
         _guard_lazy(node, asks.__func__, declared, schema.node_id)
@@ -92,6 +95,33 @@ def each(given: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """The values of list inputs run by run, as the host maps lists: the last one is repeated."""
     for i in range(max(map(len, given.values()))):
         yield {name: values[min(i, len(values) - 1)] for name, values in given.items()}
+
+
+def _guard_queue(node: type[io.ComfyNode], declared: dict[str, Any]) -> None:
+    """Look at a workflow's values when it is queued: each by itself, and how they agree.
+
+    The host leaves inputs that ``validate_inputs`` names to it altogether.
+    """
+    schema = node.define_schema()
+    own = node.__dict__.get("validate_inputs")
+    names = inspect.signature(own.__func__).parameters if own is not None else ()
+
+    def validate_inputs(cls: type[io.ComfyNode], **given: Any) -> bool:
+        known = {name: value for name, value in given.items() if name in declared}
+        lists = getattr(schema, "is_input_list", False)
+        answers: list[bool | str] = [
+            accepted(node, one, lambda one=one: check_queued(schema.node_id, one, declared))
+            for one in (each(known) if lists else [known])
+        ]
+        if own is not None and all(said is True for said in answers):
+            answers.append(own.__func__(cls, **{k: v for k, v in given.items() if k in names}))
+        for said in answers:
+            if said is not True:
+                # The host would write a returned sentence once for each input.
+                raise DarkMinerError(str(said))
+        return True
+
+    node.validate_inputs = classmethod(validate_inputs)  # type: ignore[assignment]
 
 
 def _guard_lazy(
@@ -114,8 +144,6 @@ def accepted(
 ) -> bool | str:
     """What ``validate_inputs`` answers: True, or the sentence that a value is refused with.
 
-    The host leaves inputs that ``validate_inputs`` names to it altogether.
-
     Args:
         given: values by name, None for what a link will bring.
         check: what is to be said of all of them together.
@@ -131,25 +159,6 @@ def accepted(
     except DarkMinerError as error:
         return str(error)
     return True
-
-
-UNCONNECTED = object()
-"""What ``validate_inputs`` gets for ``settings`` where nothing is connected; None for a link."""
-
-
-def check_queued(node: type[io.ComfyNode], settings: object, **given: Any) -> None:
-    """Of a workflow that is queued: the inputs that connected settings take the place of.
-
-    Args:
-        settings: None where a link will bring them, else :data:`UNCONNECTED`.
-        given: inputs that ``validate_inputs`` knows; the others are looked at when the node runs.
-
-    Raises:
-        DarkMinerError: see :func:`~.agreement.check_settings`.
-    """
-    if settings is not UNCONNECTED:
-        schema = node.define_schema()
-        check_settings(schema.node_id, given, {field.id: field for field in schema.inputs})
 
 
 def checked(field: Any, value: Any) -> Any:

@@ -112,6 +112,11 @@ def number(name: str, tooltip: str, largest: int = 100_000):
     )  # fmt: skip
 
 
+ALIASES = [
+    "erase", "unlearn", "forget", "remove style", "remove object", "concept erasure", "safety",
+]  # fmt: skip
+"""What people search for who want a whole erasure."""
+
 AS_PRESET = "as the preset"
 
 
@@ -147,8 +152,8 @@ def keeps() -> list:
     return [
         io.Conditioning.Input(
             name, optional=True,
-            tooltip="A prompt whose pictures must not change, or several (Conditioning (Combine)). "
-            "Its text counts; pooled vectors, sizes and guidance are the anchor's.",
+            tooltip="A keep prompt, whose pictures must not change, or several (Conditioning "
+            "(Combine)). Its text counts; pooled vectors, sizes and guidance are the anchor's.",
         )
         for name in KEEPS
     ]  # fmt: skip
@@ -162,7 +167,8 @@ def training() -> list:
             tooltip="The erasure to continue; it keeps its own rank and layers.",
         ),
         sockets.Bank.Input(
-            "bank", optional=True, tooltip="What else must not change (vocabulary bank)."
+            "bank", display_name="vocabulary_bank", optional=True,
+            tooltip="The vocabulary bank: what else must not change.",
         ),
         *keeps(),
         negative(),

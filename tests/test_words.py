@@ -4,7 +4,7 @@ import pytest
 from dark_miner.darkminer.method.chase_pictures import ChasePictures
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.text_start import text_pool, with_word, without_concept
-from dark_miner.darkminer.method.words import bases, split_words, without
+from dark_miner.darkminer.method.words import bases, names, split_words, without
 from dark_miner.darkminer.rng import generator
 
 from . import toy
@@ -85,3 +85,16 @@ def test_a_token_takes_the_concepts_place_and_no_letters_within_words():
         "a * photo", asked=4, eta=3.0, anchor_images=0, anchor_eta=0.0, gen=generator(0, 0, "c"),
     )  # fmt: skip
     assert pictures.prompts == ["a * photo", template]
+
+
+@pytest.mark.parametrize(
+    "prompt, concept, said",
+    [
+        ("a photo by van gogh", "Van Gogh", True), ("a photo of cats", "cat", True),
+        ("(ink:1.2) drawing", "ink", True), ("ink", "ink", True), ("a gogh van photo", "van gogh",
+        False), ("a pink drawing", "ink", False), ("a drawing", "ink drawing", False),
+        ("a photo", "", False), ("", "ink", False), ("24", "24", True), ("a photo", "24", False),
+    ],
+)  # fmt: skip
+def test_whether_a_prompt_says_the_concept(prompt, concept, said):
+    assert names(prompt, concept) is said

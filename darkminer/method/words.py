@@ -48,6 +48,15 @@ def bases(word: str) -> set[str]:
     return {w for w in found if len(w) >= _SHORTEST} | {word}
 
 
+def names(prompt: str, concept: str) -> bool:
+    """Whether a prompt says the concept: its words one after the other, inflected or not."""
+    said, wanted = ([bases(word) for word in split_words(text)] for text in (prompt, concept))
+    if not wanted:
+        return bool(concept.strip()) and prompt.strip() == concept.strip()
+    places = range(len(said) - len(wanted) + 1)
+    return any(all(a & b for a, b in zip(said[i:], wanted, strict=False)) for i in places)
+
+
 def without(vocabulary: Collection[str], excluded: Iterable[str]) -> list[str]:
     """The words of a vocabulary that speak of none of the excluded ones, sorted.
 

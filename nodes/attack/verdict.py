@@ -30,7 +30,8 @@ class AttackErasure(WatchesEncoder):
             node_id=NODE,
             display_name="Attack Erasure",
             category="DarkMiner",
-            description="Attacks the erased model by textual inversion and by context vectors, and "
+            search_aliases=["red team", "textual inversion", "test erasure", "safety"],
+            description="Attacks the erased model by textual inversion and by soft prompts, and "
             "says in how many of the pictures the concept is back.",
             inputs=[
                 io.Model.Input("model", tooltip="The original model."),
@@ -45,7 +46,7 @@ class AttackErasure(WatchesEncoder):
                 ),
                 io.Clip.Input(
                     "clip", optional=True,
-                    tooltip="The model's text encoder: a token is learnt through it as well.",
+                    tooltip="The model's text encoder: a token is learnt through it, too.",
                 ),
                 inputs.negative(),
                 io.String.Input(

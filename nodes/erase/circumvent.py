@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -21,7 +22,6 @@ from ...darkminer.progress.plan import Expected, Plan, circumvent_plan
 from ...darkminer.progress.words import fallen
 from ...darkminer.types import EmbeddingPool, RetainSet
 from .. import inputs, sockets
-from ..checks import UNCONNECTED, accepted, check_queued
 from ..fields import named
 from ..host.lora import apply_lora
 from ..host.run import Progress
@@ -31,6 +31,8 @@ from .origin import stage_origin
 from .stages import stage
 
 NODE = "CircumventLoRA"
+
+log = logging.getLogger(__name__)
 
 
 class CircumventLoRA(io.ComfyNode):
@@ -71,10 +73,6 @@ class CircumventLoRA(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, preset=None, settings=UNCONNECTED):
-        return accepted(cls, {"preset": preset}, lambda: check_queued(cls, settings, preset=preset))
-
-    @classmethod
     def execute(
         cls, model, pool, embeddings, anchor, preset, seed, sampling_steps, cfg, sampler_name,
         scheduler, batch_size, lora=None, bank=None, negative=None, rank=0,
@@ -83,6 +81,8 @@ class CircumventLoRA(io.ComfyNode):
     ):  # fmt: skip
         with named(NODE):
             chosen = inputs.preset_config(preset, settings)
+            if bank is not None and not chosen.retain.weight:
+                log.info("%s: retain_weight is 0: the bank counts for nothing here.", NODE)
             base = chosen.circumvent if embeddings.round else chosen.start
             config = inputs.circumvent_config(base, steps, learning_rate, r, alpha_c, alpha_p)
             new = inputs.lora_config(chosen.lora, rank, layers)

@@ -19,6 +19,7 @@ class CombineErasures(io.ComfyNode):
             node_id=NODE,
             display_name="Combine Erasures",
             category="DarkMiner",
+            search_aliases=["merge lora", "join lora", "erase concepts"],
             description="Joins erasures of several concepts into one LoRA; it adds what they add.",
             inputs=[
                 sockets.Lora.Input(

@@ -18,7 +18,7 @@ from ...darkminer.method.words import split_words
 from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.progress.plan import Plan, one_after_another, pool_plan
 from .. import inputs, sockets
-from ..checks import UNCONNECTED, accepted
+from ..checks import accepted
 from ..fields import named
 from ..host.lora import apply_lora
 from ..host.run import Progress
@@ -40,6 +40,7 @@ class EraseConcepts(WatchesEncoder):
             node_id=NODE,
             display_name="Erase Concepts",
             category="DarkMiner",
+            search_aliases=inputs.ALIASES,
             description="Erases several concepts in one run: one LoRA for each, and one for all.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to erase from; it stays as it is."),
@@ -74,17 +75,15 @@ class EraseConcepts(WatchesEncoder):
 
     @classmethod
     def validate_inputs(
-        cls, concepts=None, template=None, preset=None, threshold=None, chase_steps=None,
-        bank_size=None, settings=UNCONNECTED,
-    ):  # fmt: skip
+        cls, concepts=None, template=None, preset=None, threshold=None, chase_steps=None
+    ):
         def check():
             names = concept_lines(concepts) if concepts is not None else ["concept"]
             if template is not None:
                 concept_prompt(names[0], template)
 
-        words = accepted(cls, {"concepts": concepts, "template": template}, check)
-        recipe = check_recipe(cls, preset, threshold, chase_steps, bank_size, settings)
-        return words if words is not True else recipe
+        words = accepted(cls, {}, check)
+        return words if words is not True else check_recipe(cls, preset, threshold, chase_steps)
 
     @classmethod
     def execute(

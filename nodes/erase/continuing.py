@@ -87,8 +87,12 @@ def first_embeddings(
 
 
 def without_opening(config: EraseConfig) -> EraseConfig:
-    """The same settings with neither text start nor chase nor repair: rounds only."""
+    """The same settings with neither text start nor chase nor repair: rounds only.
+
+    A vocabulary bank that only those look at is not made.
+    """
+    bank = config.bank if config.retain.weight else replace(config.bank, size=0)
     return replace(
         config, text_start=False, chase=replace(config.chase, steps=0),
-        repair=replace(config.repair, steps=0),
+        repair=replace(config.repair, steps=0), bank=bank,
     )  # fmt: skip

@@ -37,6 +37,7 @@ class ImagePoolBuilder(io.ComfyNode):
             node_id=NODE,
             display_name="Image Pool Builder",
             category="DarkMiner",
+            search_aliases=["erase concept", "concept pictures", "collect images"],
             description="Pictures of the concept: made by the original model, or your own.",
             is_input_list=True,
             inputs=[
@@ -69,7 +70,7 @@ class ImagePoolBuilder(io.ComfyNode):
             outputs=[
                 sockets.Pool.Output(
                     display_name="pool", is_output_list=True,
-                    tooltip="For MineEmbedding and others.",
+                    tooltip="For all other nodes.",
                 ),
                 io.Image.Output(
                     display_name="preview", is_output_list=True,

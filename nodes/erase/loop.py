@@ -12,8 +12,8 @@ from ...darkminer.files.lora_metadata import Origin
 from ...darkminer.method.words import split_words
 from ...darkminer.model.adapter import AdapterState
 from .. import inputs, sockets
-from ..agreement import check_bank, check_own_bank
-from ..checks import UNCONNECTED, accepted, check_queued
+from ..agreement import check_own_bank
+from ..checks import accepted
 from ..fields import named
 from ..host.lora import apply_lora, state_of
 from ..host.run import Progress
@@ -35,6 +35,7 @@ class DarkMinerLoop(WatchesEncoder):
             node_id=NODE,
             display_name="Dark Miner Loop",
             category="DarkMiner",
+            search_aliases=inputs.ALIASES,
             description="Erases the pool's concept: mine, verify, circumvent, until nothing is "
             "found any more.",
             inputs=[
@@ -72,10 +73,8 @@ class DarkMinerLoop(WatchesEncoder):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(
-        cls, preset=None, threshold=None, chase_steps=None, bank_size=None, settings=UNCONNECTED
-    ):
-        return check_recipe(cls, preset, threshold, chase_steps, bank_size, settings)
+    def validate_inputs(cls, preset=None, threshold=None, chase_steps=None):
+        return check_recipe(cls, preset, threshold, chase_steps)
 
     @classmethod
     def execute(
@@ -148,22 +147,14 @@ def recipe_inputs() -> list:
     ]  # fmt: skip
 
 
-def check_recipe(
-    node, preset, threshold, chase_steps, bank_size, settings=UNCONNECTED
-) -> bool | str:
+def check_recipe(node, preset, threshold, chase_steps) -> bool | str:
     """What ``validate_inputs`` says of the settings that can contradict each other."""
-    given = {
-        "preset": preset, "threshold": threshold, "chase_steps": chase_steps,
-        "bank_size": bank_size,
-    }  # fmt: skip
 
     def check() -> None:
-        check_queued(node, settings, **given)
         base = inputs.preset_config(preset or "fast")
         changed_config(base, 0, threshold=threshold or "", chase_steps=chase_steps or 0)
-        check_bank(given)
 
-    return accepted(node, given, check)
+    return accepted(node, {}, check)
 
 
 def change_inputs() -> list:

@@ -11,7 +11,6 @@ from ...darkminer.progress.plan import mine_plan
 from ...darkminer.progress.words import fallen
 from ...darkminer.types import EmbeddingPool
 from .. import inputs, sockets
-from ..checks import UNCONNECTED, accepted, check_queued
 from ..fields import named
 from ..host.predict import has_frames
 from ..host.run import Progress
@@ -51,7 +50,7 @@ class MineEmbedding(io.ComfyNode):
                 ),
                 io.Clip.Input(
                     "clip", optional=True,
-                    tooltip="Connect it to mine tokens through the text encoder as well.",
+                    tooltip="Connect it to mine adversarial tokens as well, through it.",
                 ),
                 io.String.Input(
                     "exclude_words", default="", optional=True,
@@ -75,15 +74,11 @@ class MineEmbedding(io.ComfyNode):
                 ),
                 sockets.LossMap.Output(
                     display_name="loss",
-                    tooltip="Mining loss of each step: loss of the free embeddings, token_loss of "
-                    "the tokens.",
+                    tooltip="Mining loss of each step: loss of the soft prompts, token_loss of "
+                    "the adversarial tokens.",
                 ),
             ],
         )  # fmt: skip
-
-    @classmethod
-    def validate_inputs(cls, preset=None, settings=UNCONNECTED):
-        return accepted(cls, {"preset": preset}, lambda: check_queued(cls, settings, preset=preset))
 
     @classmethod
     def execute(

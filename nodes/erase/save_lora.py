@@ -23,6 +23,7 @@ class SaveErasureLoRA(io.ComfyNode):
             node_id=NODE,
             display_name="Save Erasure LoRA",
             category="DarkMiner",
+            search_aliases=["save lora", "erase concept", "unlearn"],
             description="Saves the erasure under output/loras, with its settings as metadata.",
             is_output_node=True,
             inputs=[

@@ -13,7 +13,7 @@ from ...darkminer.image_encoder import open_clip_encoder
 from ...darkminer.method.verify import AGAINST, VerifyConfig, verify
 from ...darkminer.progress.plan import verify_plan
 from .. import inputs, sockets
-from ..checks import UNCONNECTED, accepted, check_queued
+from ..checks import accepted
 from ..fields import named
 from ..host.run import Progress, stop_if_asked
 from ..host.session import context_of
@@ -98,7 +98,9 @@ class VerifyDeltaCLIP(WatchesEncoder):
                 io.Model.Input("model", tooltip="The original model."),
                 io.Vae.Input("vae", tooltip="Its VAE."),
                 io.Conditioning.Input("mined", tooltip="The mined embeddings."),
-                io.Conditioning.Input("reference", tooltip="The anchor prompt, e.g. a photo."),
+                io.Conditioning.Input(
+                    "reference", tooltip="What is compared with: the anchor prompt, e.g. a photo."
+                ),
                 sockets.Pool.Input("pool", tooltip="Pictures of the concept."),
                 inputs.preset(),
                 inputs.seed(),
@@ -130,7 +132,7 @@ class VerifyDeltaCLIP(WatchesEncoder):
                 ),
                 io.Float.Output(display_name="score", tooltip="The highest score."),
                 io.Image.Output(display_name="target", tooltip="Pictures from the embeddings."),
-                io.Image.Output(display_name="reference", tooltip="Pictures from the anchor."),
+                io.Image.Output(display_name="reference", tooltip="Pictures from the reference."),
                 sockets.Embeddings.Output(
                     display_name="embeddings",
                     tooltip="All embeddings, scored; failed ones dropped.",
@@ -139,14 +141,8 @@ class VerifyDeltaCLIP(WatchesEncoder):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, threshold=None, preset=None, settings=UNCONNECTED):
-        given = {"threshold": threshold, "preset": preset}
-
-        def check():
-            verify_config(PAPER.verify, threshold or "", 0)
-            check_queued(cls, settings, **given)
-
-        return accepted(cls, given, check)
+    def validate_inputs(cls, threshold=None):
+        return accepted(cls, {}, lambda: verify_config(PAPER.verify, threshold or "", 0))
 
     @classmethod
     def execute(

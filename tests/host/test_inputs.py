@@ -106,6 +106,15 @@ def test_every_node_is_in_the_table(nodes):
     assert set(NODES) == {name for name, node in nodes.items() if fields(node)}
 
 
+@pytest.mark.parametrize("node_id", ["DarkMinerLoop", "EraseConcepts"])
+def test_a_whole_erasure_is_found_by_what_people_search_for(nodes, node_id):
+    """The node search looks into what the host hands on of the schema."""
+    info = nodes[node_id].GET_NODE_INFO_V1()
+    found = " ".join(info["search_aliases"])
+    for word in ("erase", "unlearn", "forget", "remove style", "concept", "safety"):
+        assert word in found
+
+
 def taken(kind, value, **more):
     """A value as a node's input of this kind takes it."""
     io = importlib.import_module("comfy_api.latest").io
@@ -213,6 +222,9 @@ SETTINGS = [
     ("DarkMinerLoop", {"preset": "paper", "chase_steps": 5}, "chase_steps asks for a chase"),
     ("DarkMinerLoop", {"preset": "paper", "bank_size": 5}, "bank_size asks for a vocabulary bank"),
     ("EraseConcepts", {"preset": "paper", "chase_steps": 5}, "chase_steps asks for a chase"),
+    ("DarkMinerLoop", {"anchor_prompt": "an ink photo"}, "says the concept 'ink' itself"),
+    ("DarkMinerVocabularyBank", {"anchor_prompt": "inks"}, "anchor_prompt is 'inks', which says"),
+    ("EraseConcepts", {"concepts": "noto\ncat", "anchor_prompt": "cats"}, "the concept 'cat'"),
     ("EraseConcepts", {"size": 2}, "size is 2 and mining needs 3 pictures"),
 ]
 

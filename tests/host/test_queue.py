@@ -31,13 +31,13 @@ def concepts(**changes):
 REFUSED = [
     (pool(concept=None), "ImagePoolBuilder: concept is 'None'"),
     (pool(concept={"__value__": ["ink"]}), "concept is \"\\['ink'\\]\""),
-    (pool(concept=["ink"]), "ImagePoolBuilder: Bad linked input.*concept"),
-    (pool(cfg=math.nan), "ImagePoolBuilder: Value nan bigger than max of 30.0 .cfg"),
-    (pool(cfg=math.inf), "ImagePoolBuilder: Value inf bigger than max of 30.0 .cfg"),
-    (pool(cfg="seven"), "ImagePoolBuilder: Failed to convert.*cfg, seven"),
-    (pool(seed=math.nan), "ImagePoolBuilder: Failed to convert.*seed"),
-    (loop(mine_learning_rate=math.nan), "DarkMinerLoop: Value nan.*mine_learning_rate"),
-    (loop(r=1.5), "DarkMinerLoop: Value 1.5 bigger than max of 1.0 .r"),
+    (pool(concept=["ink"]), "ImagePoolBuilder: concept is a list: write a text"),
+    (pool(cfg=math.nan), "ImagePoolBuilder: cfg is nan: it must be a number from 0.0 to 30.0"),
+    (pool(cfg=math.inf), "ImagePoolBuilder: cfg is inf: it must be a number from 0.0 to 30.0"),
+    (pool(cfg="seven"), "ImagePoolBuilder: cfg is 'seven': it must be a number"),
+    (pool(seed=math.nan), "ImagePoolBuilder: seed is nan: it must be a whole number"),
+    (loop(mine_learning_rate=math.nan), "DarkMinerLoop: mine_learning_rate is nan: it must be"),
+    (loop(r=1.5), "DarkMinerLoop: r is 1.5: it must be a number from 0.0 to 1.0"),
     (loop(threshold="hot"), "DarkMinerLoop: threshold is 'hot': write a number"),
     (loop(threshold="7"), "DarkMinerLoop: threshold is 7.0: it must be between -1 and 1"),
     (loop(threshold=None), "DarkMinerLoop: threshold is 'None'"),
@@ -47,6 +47,7 @@ REFUSED = [
     (loop(chase_steps=-1), "DarkMinerLoop: chase_steps is -1: it must be a whole number from 0"),
     (concepts(concepts=None), "EraseConcepts: concepts is 'None'"),
     (concepts(threshold="hot"), "EraseConcepts: threshold is 'hot'"),
+    (concepts(anchor_prompt="an Ink photo"), "EraseConcepts: anchor_prompt is 'an Ink photo'"),
     (concepts(template=None), "EraseConcepts: template is 'None'"),
 ]
 

@@ -18,6 +18,7 @@ from .by_settings import (
 from .conftest import pack
 from .test_inputs import fields, good, lists, sentence
 from .test_nodes import SAMPLING, graph, loop, node, saved
+from .test_settings import error_of
 
 pytestmark = pytest.mark.host
 
@@ -54,6 +55,39 @@ def test_a_bank_that_settings_give_no_weight_is_said_before_it_is_made(nodes, so
     assert "bank asks for a vocabulary bank and settings give" in sentence(
         nodes["CircumventLoRA"], given
     )
+
+
+@pytest.mark.parametrize(
+    "texts, counts",
+    [
+        ({"repair_steps": "3"}, True),
+        ({"repair_steps": "3", "repair_unrelated": "0"}, False),
+        ({"repair_steps": "3", "repair_weight": "0"}, False),
+        ({"chase_unrelated": "4"}, True),
+        ({"chase_unrelated": "4", "chase_steps": "0"}, False),
+        ({"retain_weight": "1"}, True),
+    ],
+)
+def test_a_bank_counts_where_anything_looks_at_it(nodes, hosted, texts, counts):
+    """Of whole runs and of a bank that is connected alike."""
+    settings = settings_of(**{"retain_weight": "0", "chase_unrelated": "0", **texts})
+    agreement = pack("nodes.agreement")
+    for check in (
+        lambda: agreement.check_own_bank(settings),
+        lambda: agreement.check_bank({"bank": (1,), "settings": settings}),
+    ):
+        try:
+            check()
+        except pack("darkminer.errors").DarkMinerError as error:
+            assert not counts and "repair" in str(error)
+        else:
+            assert counts
+
+
+def test_rounds_alone_make_no_bank_that_only_the_opening_looks_at(hosted):
+    without = pack("nodes.erase.continuing").without_opening
+    assert without(settings_of(retain_weight="0")).bank.size == 0
+    assert without(settings_of()).bank == settings_of().bank
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +260,40 @@ def test_loop_and_graph_repair_alike(comfy):
     stages = graph_by_settings("loras/repaired_graph", **mending)
     by_graph, _ = scored(comfy, stages, ["close", 3])
     assert same(by_graph, by_node) and not same(plain, by_node)
+
+
+# What a queued workflow says before anything runs
+
+
+@pytest.mark.parametrize(
+    "name, change, words",
+    [
+        ("pool", {"sampling_steps": 21}, "sampling_steps is 21 here and settings is connected"),
+        ("words", {"words": 5}, "words is 5 here and settings"),
+        ("bank", {"bank_size": 6}, "bank_size is 6 here and settings"),
+        ("start", {"steps": 4}, "steps is 4 here and settings"),
+        ("chase", {"tokens": 4}, "tokens is 4 here and settings"),
+        ("mine", {"count": 2}, "count is 2 here and settings"),
+        ("verify", {"draws": 2}, "draws is 2 here and settings"),
+    ],
+)
+def test_any_widget_beside_settings_is_refused_when_queued(comfy, name, change, words):
+    prompt = graph_by_settings("loras/refused")
+    prompt[name]["inputs"] |= change
+    text = error_of(comfy, prompt)
+    assert "refused the workflow" in text and text.count(words) == 1
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"preset": "paper"}, "bank asks for a vocabulary bank and the preset 'paper'"),
+        ({"negative": None}, "cfg is 2 and negative is not connected"),
+    ],
+)
+def test_what_links_show_by_being_there_is_known_when_queued(comfy, change, words):
+    prompt = graph("loras/refused")
+    inputs = prompt["start"]["inputs"] | change
+    prompt["start"]["inputs"] = {k: v for k, v in inputs.items() if v is not None}
+    text = error_of(comfy, prompt)
+    assert "refused the workflow" in text and text.count(words) == 1
