@@ -54,7 +54,7 @@ class EraseConfig(Settings):
     repair: RepairConfig = stage(RepairConfig, "bringing back what else was moved, after the chase")
     circumvent: CircumventConfig = stage(CircumventConfig, "circumventing (equations 7 and 8)")
     bank: BankConfig = stage(BankConfig, "the vocabulary bank")
-    retain: RetainConfig = stage(RetainConfig, "what must not change")
+    retain: RetainConfig = stage(RetainConfig, "the retain sets (what must not change)")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,17 +1,21 @@
-"""Keep the tables of the help pages as the nodes' schemas have them.
+"""Keep the lists of the help pages as the nodes' schemas have them.
 
     python scripts/make_help.py           write
     python scripts/make_help.py --check   only say which pages are not up to date
 
 ``js/docs/NODE.md`` is written by hand but for its sections "Inputs" and "Outputs", which come from
-the tooltips. A node without a page gets one to fill in.
+the tooltips: lists, since the side panel that shows them is narrow. Inputs whose tooltips begin
+alike ("Mining (equation 5): ") stand under that as a heading, those that the node folds away under
+one of their own. A node without a page gets one to fill in.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,43 +25,61 @@ PAGES = ROOT / "js" / "docs"
 SECTION = re.compile(r"## (Inputs|Outputs)\n.*?(?=\n## |\Z)", re.S)
 
 
-def cell(text: Any) -> str:
-    return str(text or "").replace("|", "\\|").replace("\n", " ")
+RARE = "Seldom changed"
+LEAD = re.compile(r"([^.:]+): (?=\S)")
+"""How a tooltip begins that names the stage which its input belongs to."""
 
 
-def default_text(options: dict[str, Any]) -> str:
-    value = options.get("default")
-    if value is None or value == "":
-        return ""
-    return f"`{value}`"
+def line(names: list[str], kind: str, about: str, default: Any = None) -> str:
+    """One entry: names, what it takes or gives, what it is."""
+    sort = kind if default in (None, "") else f"{kind}, {json.dumps(default, ensure_ascii=False)}"
+    return f"- {', '.join(f'`{name}`' for name in names)} ({sort}): {' '.join(about.split())}"
 
 
-def inputs_table(info: dict[str, Any]) -> str:
-    """All inputs with type, default and tooltip; what may be left out is marked."""
+def lead(tooltip: str) -> str:
+    found = LEAD.match(tooltip)
+    return found[1] if found else ""
+
+
+def inputs_list(info: dict[str, Any]) -> str:
+    """All inputs with type, default and tooltip, those that differ in nothing else on one line."""
     if not inputs_of(info):
         return "None."
-    rows = ["| input | type | default | what it is |", "|---|---|---|---|"]
     optional = info["input"].get("optional", {})
+    leads = Counter(lead(options.get("tooltip") or "") for _, options in inputs_of(info).values())
+    groups: dict[str, dict[tuple[str, str, str], list[str]]] = {"": {}}
+    rare: dict[tuple[str, str, str], list[str]] = {}
     for name, (kind, options) in inputs_of(info).items():
+        about, stage = options.get("tooltip") or "", lead(options.get("tooltip") or "")
         sort = type_name(kind) + (", optional" if name in optional else "")
-        rows.append(
-            f"| `{name}` | {sort} | {default_text(options)} | {cell(options.get('tooltip'))} |"
-        )
-    return "\n".join(rows)
+        if stage and leads[stage] > 2:
+            group, about = groups.setdefault(stage, {}), about.removeprefix(f"{stage}: ")
+        else:
+            group = rare if options.get("advanced") else groups[""]
+        group.setdefault((sort, about, json.dumps(options.get("default"))), []).append(name)
+    parts = []
+    for heading, group in {**groups, RARE: rare}.items():
+        if group:
+            parts += [f"### {heading}", ""] if heading else []
+            parts += [
+                line(names, sort, about, json.loads(default))
+                for (sort, about, default), names in group.items()
+            ]
+            parts.append("")
+    return "\n".join(parts).rstrip()
 
 
-def outputs_table(info: dict[str, Any]) -> str:
-    rows = ["| output | type | what it is |", "|---|---|---|"]
+def outputs_list(info: dict[str, Any]) -> str:
+    """All outputs with type and tooltip."""
     tooltips = info.get("output_tooltips") or [""] * len(info["output"])
-    for name, kind, tooltip in zip(info["output_name"], info["output"], tooltips, strict=True):
-        rows.append(f"| `{name}` | {type_name(kind)} | {cell(tooltip)} |")
-    return "\n".join(rows) if info["output"] else "None."
+    rows = zip(info["output_name"], info["output"], tooltips, strict=True)
+    return "\n".join(line([n], type_name(k), tip or "") for n, k, tip in rows) or "None."
 
 
 def page(text: str, info: dict[str, Any]) -> str:
-    """The page with its two tables replaced."""
-    tables = {"Inputs": inputs_table(info), "Outputs": outputs_table(info)}
-    return SECTION.sub(lambda m: f"## {m[1]}\n\n{tables[m[1]]}\n", text).rstrip() + "\n"
+    """The page with its two lists replaced."""
+    lists = {"Inputs": inputs_list(info), "Outputs": outputs_list(info)}
+    return SECTION.sub(lambda m: f"## {m[1]}\n\n{lists[m[1]]}\n", text).rstrip() + "\n"
 
 
 def empty(info: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ class BankConfig(Settings):
     """The vocabulary bank; the paper has none."""
 
     size: int = setting(
-        0, "prompts drawn from the vocabulary, before clearing; 0 means no bank", low=0
+        0, "prompts drawn from the vocabulary, before clearing; 0: no vocabulary bank", low=0
     )
     images: int = setting(1, "pictures the original model makes of each prompt", low=1)
     quantile: float = setting(

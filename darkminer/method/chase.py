@@ -60,8 +60,8 @@ class ChaseConfig(ExtraConfig):
         3.0, "how far targets on the concept's pictures lie past the anchor", low=0
     )
     unrelated: int = setting(
-        6, "bank prompts per step that are seen on the concept's pictures, so that no prompt "
-        "whatever leads further into the concept", low=0,
+        6, "unrelated prompts (of the vocabulary bank, on the concept's pictures) per step: no "
+        "prompt whatever is to lead further into the concept", low=0,
     )  # fmt: skip
     unrelated_eta: float = setting(2.5, "how far these are led away from the concept", low=0)
     anchor_batch: int = setting(

@@ -36,7 +36,7 @@ class RepairConfig(ExtraConfig):
     batch: int = setting(8, "the concept's own prompts per step that stand guard", low=1)
     replay: int = setting(4, "attackers' last values per step that stand guard", low=0)
     unrelated: int = setting(
-        4, "bank prompts per step that stand guard on the concept's pictures", low=0
+        4, "unrelated prompts (of the vocabulary bank) per step that stand guard", low=0
     )
     weight: float = setting(0.3, "weight of the guards' mean error", low=0)
     eta: float = setting(1.5, "how far past the anchor the guards' targets lie", low=0)

@@ -34,9 +34,14 @@ class RetainConfig(Settings):
     )
     batch: int = setting(4, "entries of each retain set per step", low=1)
     uniform: float = setting(
-        0.2, "share of the bank's draws that are uniform; the rest goes by drift", low=0, high=1
+        0.2,
+        "share of the vocabulary bank's draws that are uniform; the rest goes by drift",
+        low=0,
+        high=1,
     )
-    refresh: int = setting(100, "steps between two measurements of the bank's drift", low=1)
+    refresh: int = setting(
+        100, "steps between two measurements of the vocabulary bank's drift", low=1
+    )
     noisy: int = setting(6, "noisy pictures of each entry that a chase draws from", low=1)
     keep_weight: float = setting(
         0.5, "weight of the loss on the user's keep prompts; 0 leaves it out", low=0

@@ -50,14 +50,15 @@ class DarkMinerVocabularyBank(WatchesEncoder):
                 inputs.number("bank_size", "Prompts to draw.", 10_000),
                 io.String.Input(
                     "exclude_words", default="", optional=True,
-                    tooltip="Words no prompt of the bank may hold, separated by commas.",
+                    tooltip="Words that no prompt of it may hold, separated by commas.",
                 ),
                 *encoder_inputs(),
                 inputs.settings(),
             ],
             outputs=[
                 sockets.Bank.Output(
-                    display_name="bank", tooltip="For CircumventLoRA and DarkMinerChase."
+                    display_name="vocabulary_bank",
+                    tooltip="A retain set for Circumvent (LoRA) and Chase (LoRA).",
                 )
             ],
         )  # fmt: skip

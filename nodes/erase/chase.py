@@ -48,7 +48,7 @@ class DarkMinerChase(io.ComfyNode):
                 *inputs.sampling(),
                 io.Clip.Input(
                     "clip", optional=True,
-                    tooltip="The model's text encoder: tokens are chased through it as well.",
+                    tooltip="The model's text encoder: adversarial tokens mine through it as well.",
                 ),
                 io.String.Input(
                     "exclude_words", default="", optional=True,
@@ -59,7 +59,7 @@ class DarkMinerChase(io.ComfyNode):
                 inputs.layers(),
                 inputs.number("steps", "Steps of the chase."),
                 inputs.rate("learning_rate", "Learning rate of the LoRA."),
-                inputs.number("tokens", "Tokens chased at once through the text encoder.", 256),
+                inputs.number("tokens", "Adversarial tokens that mine at once.", 256),
                 inputs.settings(),
             ],
             outputs=training_outputs(),

@@ -99,21 +99,21 @@ class DarkMinerRoundClose(io.ComfyNode):
                 sockets.Round.Input("round", tooltip="From Round: Open."),
                 io.Boolean.Input(
                     "verified", display_name="still_there", force_input=True,
-                    tooltip="From VerifyDeltaCLIP or AttackErasure: true while the concept is "
+                    tooltip="From Verify (Delta CLIP) or Attack Erasure: true while the concept is "
                     "still there, which asks for another round.",
                 ),
                 io.Float.Input(
-                    "score", force_input=True, tooltip="From VerifyDeltaCLIP: the round's score."
+                    "score", force_input=True, tooltip="From Verify (Delta CLIP): the score."
                 ),
                 sockets.Embeddings.Input(
-                    "judged", tooltip="The embeddings of VerifyDeltaCLIP."
+                    "judged", tooltip="The embeddings of Verify (Delta CLIP)."
                 ),
                 sockets.Lora.Input(
-                    "lora", lazy=True, tooltip="From CircumventLoRA; only made when still there."
+                    "lora", lazy=True, tooltip="From Circumvent (LoRA); only made when still there."
                 ),
                 sockets.Embeddings.Input(
                     "embeddings", lazy=True,
-                    tooltip="From CircumventLoRA; only made when still there.",
+                    tooltip="From Circumvent (LoRA); only made when still there.",
                 ),
             ],
             outputs=[

@@ -28,7 +28,7 @@ HOSTS = {"sampling.sampler": SAMPLERS, "sampling.scheduler": SCHEDULERS}
 
 _NOTES = {
     "max_rounds": "in a graph of stages Round: Open has its own",
-    "reference_prompt": "in a graph of stages connect it to VerifyDeltaCLIP's reference",
+    "reference_prompt": "in a graph of stages connect it to Verify (Delta CLIP)'s reference",
     "lora.rank": "lora_alpha stays as it is",
 }
 
