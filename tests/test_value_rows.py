@@ -33,6 +33,10 @@ def module(**layers):
         (dict(qkv=(8, 24), proj=(8, 8)), [("qkv", 16, 24, 24)]),
         (dict(Wqkv=(8, 24)), [("Wqkv", 16, 24, 24)]),
         (dict(qkv=(8, 16), n_kv_heads=2, head_dim=2), [("qkv", 12, 16, 16)]),
+        (dict(to_kvq=(8, 24)), [("to_kvq", 8, 16, 24)]),
+        (dict(vkq=(8, 16), n_kv_heads=2, head_dim=2), [("vkq", 0, 4, 16)]),
+        (dict(vqk=(8, 24)), [("vqk", 0, 8, 24)]),
+        (dict(q_proj=(8, 8), vk_proj=(8, 16)), [("vk_proj", 0, 8, 16)]),
         (dict(q_linear=(8, 8), kv_linear=(8, 16)), [("kv_linear", 8, 16, 16)]),
         (
             dict(linear1=(8, 56), linear2=(40, 8), num_heads=2),

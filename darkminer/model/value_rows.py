@@ -1,17 +1,22 @@
 """Where the values of a network's attentions are computed, found by structure.
 
-A family keeps them either in a Linear of their own beside the queries' and keys', or as the last
-rows of a fused one (query, key and value; key and value; or those and the feed-forward's input).
+A family keeps them either in a Linear of their own beside the queries' and keys', or as rows of a
+fused one (query, key and value in whatever order the name has them; key and value; or those and the
+feed-forward's input).
 No family is named here: names of siblings, shapes and a module's own head counts decide.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from itertools import permutations
 
 from torch import nn
 
 from ..errors import DarkMinerError
+
+_FUSED = re.compile("|".join([*map("".join, permutations("qkv")), "kv", "vk"]))
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,8 @@ def _of_attention(
         total = layer.out_features
         if _has_siblings(name, linears):
             rows[name] = (0, total, total)
-        elif "qkv" in name.lower():
-            width = _value_width(module, total)
-            rows[name] = (total - width, total, total)
-        elif "kv" in name.lower():
-            rows[name] = (total // 2, total, total)
+        elif (found := _FUSED.search(name.lower())) is not None:
+            rows[name] = _of_fused(found[0], module, total)
     return rows or _of_parallel_block(module, linears)
 
 
@@ -74,6 +76,14 @@ def _has_siblings(name: str, linears: dict[str, nn.Linear]) -> bool:
         if letter == "v" and all(name[:i] + s + name[i + 1 :] in linears for s in "qk"):
             return True
     return "value" in name and all(name.replace("value", s) in linears for s in ("query", "key"))
+
+
+def _of_fused(order: str, module: nn.Module, total: int) -> tuple[int, int, int]:
+    """Rows of the values in a layer whose name says in which order it gives what, e.g. ``qkv``."""
+    width = _value_width(module, total) if "q" in order else total // 2
+    before = order[: order.index("v")]
+    start = sum(total - 2 * width if letter == "q" else width for letter in before)
+    return start, start + width, total
 
 
 def _value_width(module: nn.Module, total: int) -> int:
