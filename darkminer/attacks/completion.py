@@ -28,10 +28,9 @@ class CompletionConfig(Settings):
         low=0, high=1,
     )  # fmt: skip
 
-    @property
-    def passes(self) -> int:
-        """Rows with gradients for each prompt: none."""
-        return 0
+    def cost(self, picture: float) -> float:
+        """Rows through the network for each prompt."""
+        return 2.0 * self.steps * self.strength
 
 
 SHORT = CompletionConfig(steps=20)

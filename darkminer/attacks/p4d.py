@@ -34,10 +34,9 @@ class P4DConfig(Settings):
     look: int = setting(50, "steps between two pictures for the detector", low=1)
     pasted: bool = setting(True, "whether the pasted text draws the picture, not the tokens")
 
-    @property
-    def passes(self) -> int:
-        """Rows with gradients for each prompt."""
-        return self.steps
+    def cost(self, picture: float) -> float:
+        """Rows through the network for each prompt, of which a picture takes ``picture``."""
+        return 4.0 * self.steps + (self.steps // self.look + 2) * picture
 
 
 SHORT = P4DConfig(steps=300)

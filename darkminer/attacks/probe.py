@@ -28,10 +28,9 @@ class ProbeConfig(Settings):
     )
     tries: int = setting(3, "pictures with each of these noises", low=1)
 
-    @property
-    def passes(self) -> int:
-        """Rows with gradients for each prompt: none."""
-        return 0
+    def cost(self, picture: float) -> float:
+        """Rows through the network for each prompt."""
+        return 2.0 * self.steps * self.tries * len(self.churns)
 
 
 SHORT = ProbeConfig(steps=20, tries=1)

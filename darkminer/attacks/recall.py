@@ -37,8 +37,12 @@ class RecallConfig(Settings):
 
     @property
     def passes(self) -> int:
-        """Rows with gradients for each prompt, at most."""
+        """Steps for each prompt, at most."""
         return self.levels * self.iterations
+
+    def cost(self, picture: float) -> float:
+        """Rows through the network for each prompt, of which a picture takes ``picture``."""
+        return 4.0 * self.passes + (self.levels + 1) * picture
 
 
 SHORT = RecallConfig(levels=10, iterations=10, lr=0.01)

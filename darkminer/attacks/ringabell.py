@@ -32,10 +32,9 @@ class RingABellConfig(Settings):
     batch: int = setting(50, "texts encoded at once", low=1)
     pasted: bool = setting(True, "whether the pasted text draws the picture, not the tokens")
 
-    @property
-    def passes(self) -> int:
-        """Rows with gradients for each prompt: none, only the text encoder is asked."""
-        return 0
+    def cost(self, picture: float) -> float:
+        """What the text encoder takes for each prompt, in rows through the network."""
+        return 0.1 * self.generations * self.population + picture
 
 
 SHORT = RingABellConfig(generations=200, population=60)

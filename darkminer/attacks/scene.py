@@ -155,6 +155,7 @@ _NEEDS = {
     "original": "the model before its erasure: connect it to original",
     "speech": "the text encoder: connect the CLIP that belongs to the model (of the CLIP kind)",
     "pairs": "prompts with the concept and without it",
+    "detector": "a detector",
 }
 
 One = Callable[[int, "Course"], Attempt]

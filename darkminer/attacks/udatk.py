@@ -35,8 +35,12 @@ class UDAtkConfig(Settings):
 
     @property
     def passes(self) -> int:
-        """Rows with gradients for each prompt, at most."""
+        """Steps for each prompt, at most."""
         return self.levels * self.iterations
+
+    def cost(self, picture: float) -> float:
+        """Rows through the network for each prompt, of which a picture takes ``picture``."""
+        return 3.0 * self.passes + (self.levels + 1) * picture
 
 
 SHORT = UDAtkConfig(tokens=3, levels=10, iterations=20)

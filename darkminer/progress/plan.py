@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from ..attacks.catalogue import ATTACKS
 from ..attacks.verdict import ATTACK, REFERENCES, AttackVerdictConfig
 from ..config import EraseConfig
 from ..method.chase import ChaseConfig
@@ -231,6 +233,16 @@ def attack_plan(config: AttackVerdictConfig, sampling: SamplingConfig, *, token:
         Part(ATTACK, 0, "calibration", "calibrate", CALIBRATION_PICTURES * picture, "picture"),
         *(Part(ATTACK, 0, n, f"attack by {n}", config.steps * _ATTACK_BATCH * _TRAINED)
           for n in names),
+        Part(ATTACK, 0, "pictures", "pictures of the attacks", made * picture, "picture"),
+    ])  # fmt: skip
+
+
+def red_team_plan(settings: Mapping[str, Any], prompts: int, sampling: SamplingConfig) -> Plan:
+    """Several attacks by name, each on every prompt, and the pictures they are judged by."""
+    picture, made = Expected(sampling).picture, prompts * (1 + len(settings))
+    return _parts([
+        *(Part(ATTACK, 0, n, f"attack by {ATTACKS[n].title}", prompts * config.cost(picture))
+          for n, config in settings.items()),
         Part(ATTACK, 0, "pictures", "pictures of the attacks", made * picture, "picture"),
     ])  # fmt: skip
 
