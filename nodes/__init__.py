@@ -7,6 +7,7 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from ..darkminer.libraries import broken
+from .attack.red_team import RedTeam
 from .attack.verdict import AttackErasure
 from .checks import guard
 from .demo_models import DarkMinerDemoModels
@@ -33,6 +34,7 @@ NODES: list[type[io.ComfyNode]] = [
     MineEmbedding,
     VerifyDeltaCLIP,
     AttackErasure,
+    RedTeam,
     CircumventLoRA,
     DarkMinerChase,
     DarkMinerRoundOpen,

@@ -94,6 +94,7 @@ SHOWN: dict[str, dict[str, str]] = {
         "AttackVerdictConfig.pictures": "pictures",
         "AttackVerdictConfig.limit": "limit",
     },
+    "RedTeam": _SAMPLING,
     "DarkMinerVocabularyBank": {**_SAMPLING, "BankConfig.size": "bank_size"},
     "DarkMinerConceptContexts": {"EraseConfig.text_words": "words"},
     "DarkMinerLoop": _WHOLE,

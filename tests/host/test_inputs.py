@@ -26,7 +26,7 @@ NODES = (
     "ImagePoolBuilder", "DarkMinerConceptContexts", "DarkMinerVocabularyBank", "MineEmbedding",
     "VerifyDeltaCLIP", "AttackErasure", "CircumventLoRA", "DarkMinerChase", "DarkMinerRoundOpen",
     "DarkMinerRoundClose", "DarkMinerLoop", "EraseConcepts", "CombineErasures", "SaveErasureLoRA",
-    "DarkMinerSettings",
+    "DarkMinerSettings", "RedTeam",
 )  # fmt: skip
 
 

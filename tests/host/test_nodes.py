@@ -23,6 +23,7 @@ OURS = (
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
     "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
     "DarkMinerChase", "EraseConcepts", "AttackErasure", "DarkMinerSettings",
+    "RedTeam",
 )  # fmt: skip
 
 
