@@ -12,6 +12,7 @@ their pictures are judged strictly as well. COMFYUI_PATH names the host.
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="write what each attack drew")
     args = parser.parse_args()
     load_pack()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     from dark_miner.darkminer.attacks.catalogue import ATTACKS
 
     names = [name.strip() for name in args.attacks.split(",") if name.strip()] or list(ATTACKS)
