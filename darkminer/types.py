@@ -144,6 +144,16 @@ class EmbeddingPool:
         """The pool with the next round's embeddings added."""
         return replace(self, entries=(*self.entries, *mined), round=self.round + 1)
 
+    def before(self, round_: int) -> EmbeddingPool:
+        """The pool as it was before a round mined."""
+        entries = tuple(e for e in self.entries if e.round < round_)
+        history = tuple(r for r in self.history if r.round < round_)
+        return replace(self, entries=entries, round=round_ - 1, history=history)
+
+    def joined(self, more: Iterable[MinedEmbedding]) -> EmbeddingPool:
+        """The pool with more embeddings of the newest round."""
+        return replace(self, entries=(*self.entries, *more))
+
     def judged(self, verdict: Verdict) -> EmbeddingPool:
         """The pool with the newest round's scores filled in and what failed dropped.
 

@@ -16,8 +16,8 @@ from dark_miner.darkminer.files.run_records import (
     REPORT,
     adapters,
 )
-from dark_miner.darkminer.files.run_values import Figures
 from dark_miner.darkminer.model.adapter import AdapterState
+from dark_miner.darkminer.standing import Figures
 from dark_miner.darkminer.types import EmbeddingPool, ImagePool, MinedEmbedding, RoundRecord
 
 

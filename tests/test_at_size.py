@@ -4,9 +4,10 @@ import pytest
 import torch
 from dark_miner.darkminer.config import FAST, PAPER
 from dark_miner.darkminer.method.circumvent import CircumventConfig
-from dark_miner.darkminer.method.engine import Targets, Trainer
+from dark_miner.darkminer.method.engine import Targets
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.optim import TrainingConfig, at_size
+from dark_miner.darkminer.method.trainer import Trainer
 from dark_miner.darkminer.model.adapter import LoraConfig
 from dark_miner.darkminer.types import silent
 

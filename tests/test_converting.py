@@ -14,7 +14,8 @@ from dark_miner.darkminer.config import FAST, PAPER, EraseConfig
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.files.bounds import Damaged, json_bytes, parsed_json
 from dark_miner.darkminer.files.converting import put_together, taken_apart
-from dark_miner.darkminer.files.run_values import (
+from dark_miner.darkminer.model.adapter import AdapterState
+from dark_miner.darkminer.standing import (
     Figures,
     OptimizerState,
     StageState,
@@ -23,7 +24,6 @@ from dark_miner.darkminer.files.run_values import (
     optimizer_state,
     restore_optimizer,
 )
-from dark_miner.darkminer.model.adapter import AdapterState
 from dark_miner.darkminer.types import (
     EmbeddingPool,
     ImagePool,
@@ -60,12 +60,13 @@ ADAPTERS = AdapterState(
 )  # fmt: skip
 VERDICT = Verdict((0.25, -1.0), 0.1, True, randn(2, 8, 8, 3), torch.zeros(0, 8, 8, 3))
 STAGE = StageState(
-    "chase", 3, 17, {"chase": generator_state(torch.Generator().manual_seed(1))},
+    "chase", 3, "a", 17, 0.5, ADAPTERS,
+    {"chase": generator_state(torch.Generator().manual_seed(1))},
     {"a": OptimizerState("Adam", ({"step": torch.tensor(3.0)}, {})), "b": OptimizerState("SGD")},
-    {"token": randn(3, 6), "drawn": torch.tensor([], dtype=torch.int64)}, {"word": "ball"},
+    {"token": randn(3, 6), "drawn": torch.tensor([], dtype=torch.int64)}, [0.5],
 )  # fmt: skip
 FIGURES = Figures(
-    {"mine 1": [math.pi * 10.0**-i for i in range(300)], "none": []}, {"1": [-0.0]}, {"mine 1": 0.1}
+    {"mine 1": [math.pi * 10.0**-i for i in range(300)], "none": []}, {"mine 1": 0.1}, ("a", "b")
 )
 VALUES = [
     (POOL, ImagePool), (replace(POOL, latents=POOL.latents[:0], images=POOL.images[:0]), ImagePool),
@@ -166,7 +167,7 @@ def test_what_is_no_number_is_refused_with_its_place(value, hint, place):
     (replace(RETAIN, prompts=("a",)), RetainSet), (replace(ADAPTERS, rank=3), AdapterState),
     (replace(ADAPTERS, down={}), AdapterState), (replace(ADAPTERS, alpha=0.0), AdapterState),
     (replace(EMBEDDINGS, entries="ab"), EmbeddingPool), ({1: 2}, Any), ({"a": {1, 2}}, Any),
-    (StageState("x", 1, notes={"a": 1}), StageState), (np.float32(1), int),
+    (StageState("x", 1, losses=["a"]), StageState), (np.float32(1), int),
     (StageState("x", 1, tensors={"a": torch.zeros(1, dtype=torch.complex64)}), StageState),
 ])  # fmt: skip
 def test_what_could_not_be_read_back_is_not_written(value, hint):

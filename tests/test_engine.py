@@ -8,15 +8,14 @@ from dark_miner.darkminer.method.circumvent import CircumventConfig, plan_erasin
 from dark_miner.darkminer.method.engine import (
     Plan,
     Targets,
-    Trainer,
     asked_ahead,
     join,
     noised,
-    predict_rows,
 )
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.losses import squared_error
 from dark_miner.darkminer.method.optim import SIZE, TrainingConfig
+from dark_miner.darkminer.method.trainer import Trainer, predict_rows
 from dark_miner.darkminer.rng import generator
 from dark_miner.darkminer.types import EmbeddingPool, MinedEmbedding, StepReport, silent
 
@@ -114,7 +113,8 @@ def test_the_teacher_answers_every_steps_own_rows_however_many_it_is_asked_at_on
         return model.network(x, timestep, context)
 
     watched = replace(model, denoise=denoise)
-    found = list(asked_ahead(watched, adapters, planned(2, 2, seen), 7, 5))
+    batches = asked_ahead(watched, adapters, planned(2, 2, seen), 7, 5)
+    found = [given for batch in batches for given in batch]
     assert seen == list(range(7)) and len(found) == 7
     assert max(passes) <= 2 * batch and sum(passes) == 14
     gen = torch.Generator().manual_seed(3)
@@ -128,11 +128,29 @@ def test_the_teacher_answers_every_steps_own_rows_however_many_it_is_asked_at_on
 def test_no_question_looks_beyond_what_the_student_may_change():
     """Of 64 steps that would fit, only those up to the next block are planned."""
     model, seen, beyond = replace(toy.model(), batch=64), [], []
-    targets = asked_ahead(model, randomised(model), planned(2, 2, seen), 7, 3)
-    for step, _ in enumerate(targets):
-        beyond.append(seen[-1])
-        assert seen[-1] // 3 == step // 3
+    batches = asked_ahead(model, randomised(model), planned(2, 2, seen), 7, 3)
+    for batch in batches:
+        first = len(beyond)
+        beyond += [seen[-1]] * len(batch)
+        assert seen[-1] // 3 == first // 3
     assert beyond == [2, 2, 2, 5, 5, 5, 6]
+
+
+def test_what_begins_where_a_batch_ended_is_asked_the_same():
+    model = replace(toy.model(), batch=2)
+    adapters, plan = randomised(model), planned(2, 2, [])
+    batches = list(asked_ahead(model, adapters, plan, 7, 3))
+    ends = [sum(map(len, batches[: i + 1])) for i in range(len(batches))]
+    assert len(ends) > 3 and ends[-1] == 7
+    for i, end in enumerate(ends[:-1]):
+        later = planned(2, 2, [])
+        for step in range(end):
+            later(step)  # what the steps before have drawn
+        rest = list(asked_ahead(model, adapters, later, 7, 3, end))
+        assert [len(batch) for batch in rest] == [len(batch) for batch in batches[i + 1 :]]
+        for ours, theirs in zip(rest, batches[i + 1 :], strict=True):
+            for one, other in zip(ours, theirs, strict=True):
+                assert torch.equal(one.answer, other.answer)
 
 
 def trainer(model, adapters, report=silent, **config):

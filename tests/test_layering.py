@@ -15,13 +15,15 @@ BASE = {"errors", "finite", "libraries", "rng", "settings", "__version__"}
 
 MAY_IMPORT = {
     "model": BASE,
-    "method": BASE | {"model", "types"},
+    "method": BASE | {"model", "standing", "types"},
     "attacks": BASE | {"model", "method", "judge", "types"},
     "judge": BASE,
-    "files": BASE | {"model", "types"},
+    "files": BASE | {"model", "standing", "types"},
+    "standing": BASE | {"model"},
     "image_encoder": BASE | {"model"},
     "types": BASE,
     "config": BASE | {"model", "method"},
+    "runs": BASE | {"config", "files", "method", "model", "standing", "types"},
     "progress": BASE | {"model", "method", "attacks", "config", "types"},
     "errors": set(),
     "rng": set(),
@@ -32,7 +34,9 @@ MAY_IMPORT = {
 """Room or module of ``darkminer/`` -> what of ``darkminer/`` it may import besides itself."""
 
 EXCEPT = {
-    "method/loop.py": {"config"},  # the whole run is the one stage that takes all settings
+    # The whole run is the one stage that takes all settings.
+    "method/loop.py": {"config"},
+    "method/run.py": {"config"},
 }
 """File -> what it alone may import besides."""
 
@@ -104,7 +108,7 @@ def test_a_room_imports_what_stands_below_it(path):
 
 
 def test_what_judges_is_never_imported_by_what_it_judges():
-    for here in ("method", "model", "files", "config", "types"):
+    for here in ("method", "model", "files", "config", "standing", "types"):
         assert not MAY_IMPORT[here] & {"attacks", "judge"}
 
 

@@ -1,11 +1,12 @@
 import torch
-from dark_miner.darkminer.method.engine import Targets, join, predict_rows
+from dark_miner.darkminer.method.engine import Targets, join
 from dark_miner.darkminer.method.losses import (
     mining_loss,
     preserved_contexts,
     squared_error,
     teacher_target,
 )
+from dark_miner.darkminer.method.trainer import predict_rows
 
 from . import toy
 

@@ -14,7 +14,7 @@ from dark_miner.darkminer.files.run_records import (
     BANK,
     EMBEDDINGS,
     FIGURES,
-    LIVE,
+    LAST,
     POOL,
     REPORT,
     STAGE,
@@ -23,7 +23,7 @@ from dark_miner.darkminer.files.run_records import (
     adapters,
     settings,
 )
-from dark_miner.darkminer.files.run_values import OptimizerState, StageState, generator_state
+from dark_miner.darkminer.standing import OptimizerState, StageState, generator_state
 
 from .run_values import files, forge, names, number_of, saved, three, weights
 from .test_converting import ADAPTERS, RETAIN, VERDICT, bits
@@ -37,11 +37,12 @@ posix = pytest.mark.skipif(os.name != "posix", reason="forks")
 
 def test_everything_a_run_has_comes_back_to_the_last_bit(tmp_path):
     stage = StageState(
-        "chase", 2, 7, {"chase": generator_state(torch.Generator())}, {"t": OptimizerState("SGD")}
-    )
+        "chase", 2, "", 7, 0.5, weights(2), {"chase": generator_state(torch.Generator())},
+        {"t": OptimizerState("SGD")},
+    )  # fmt: skip
     values = {
         settings(EraseConfig): FAST, POOL: PICTURES, BANK: RETAIN, EMBEDDINGS: FOUND,
-        adapters(0): ADAPTERS, adapters(12): weights(1), STAGE: stage, LIVE: weights(2),
+        adapters(0): ADAPTERS, adapters(12): weights(1), STAGE: stage, LAST: VERDICT,
         VERDICTS: (VERDICT,), REPORT: {"score": 0.1, "words": ["a", None, True]},
     }  # fmt: skip
     with RunFolder.open(tmp_path, "runs/ink") as folder:

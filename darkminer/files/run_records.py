@@ -8,10 +8,10 @@ from typing import Any, Generic, TypeVar
 
 from ..model.adapter import AdapterState
 from ..settings import Settings
+from ..standing import Figures, StageState
 from ..types import EmbeddingPool, ImagePool, RetainSet, Verdict
 from .bounds import Damaged, json_bytes, parsed_json
 from .converting import called, put_together, taken_apart
-from .run_values import Figures, StageState
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Settings)
@@ -67,15 +67,15 @@ class Record(Generic[T]):
 POOL: Record[ImagePool] = Record("pool", ImagePool)
 BANK: Record[RetainSet] = Record("bank", RetainSet)
 """The vocabulary bank."""
-KEEP: Record[RetainSet] = Record("keep", RetainSet)
-"""The keep prompts with their pictures, once they are made."""
 EMBEDDINGS: Record[EmbeddingPool] = Record("embeddings", EmbeddingPool)
 VERDICTS: Record[tuple[Verdict, ...]] = Record("verdicts", tuple[Verdict, ...])
 FIGURES: Record[Figures] = Record("figures", Figures)
 STAGE: Record[StageState] = Record("stage", StageState)
-"""The stage that is under way; dropped when it ends."""
-LIVE: Record[AdapterState] = Record("live", AdapterState)
-"""The LoRA as it stands within that stage."""
+"""The stage that is under way, with the LoRA as it stands in it; dropped when it ends."""
+LAST: Record[Verdict] = Record("last", Verdict)
+"""The verification after the last round."""
+INPUTS: Record[dict[str, str]] = Record("inputs", dict[str, str])
+"""What the run was given besides its settings: name -> text or digest."""
 REPORT: Record[Any] = Record("report", Any)
 """What a person wants to know, as free JSON."""
 

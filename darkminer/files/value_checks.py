@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..model.adapter import AdapterState
+from ..standing import StageState
 from ..types import EmbeddingPool, ImagePool, MinedEmbedding, RetainSet, RoundRecord, Verdict
-from .run_values import StageState
 
 Faults = Iterator[str]
 

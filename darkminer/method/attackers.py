@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..model.interface import TextSpace
+from ..standing import OptimizerState, restore_optimizer
 from .mine import project
 
 
@@ -46,6 +47,27 @@ class Attacker:
         self.value = self._start().requires_grad_(True)
         self._optimizer = torch.optim.Adam([self.value], lr=self._lr)
         self._age = 0
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Its own Adam."""
+        return self._optimizer
+
+    @property
+    def age(self) -> int:
+        """Steps since it started."""
+        return self._age
+
+    def restore(self, value: Tensor, age: int, state: OptimizerState) -> None:
+        """Go on from where another stood.
+
+        Raises:
+            DarkMinerError: as :func:`~..standing.restore_optimizer`.
+        """
+        self.value = value.to(self.value.device).clone().requires_grad_(True)
+        self._optimizer = torch.optim.Adam([self.value], lr=self._lr)
+        restore_optimizer(self._optimizer, state)
+        self._age = age
 
     @property
     def adversary(self) -> Adversary:

@@ -22,16 +22,18 @@ from ..model.exact import context_layers
 from ..model.interface import DiffusionModel, TextSpace
 from ..rng import generator
 from ..settings import setting
+from ..standing import UNKEPT, Checkpoints, StageState, optimizer_state
 from ..types import EmbeddingPool, ImagePool, MinedEmbedding, Report, silent
 from .attackers import Adversary, Attacker, start_attackers
 from .chase_pictures import ChasePictures, PictureRow, TeacherDraws
 from .circumvent import TrainResult, with_pictures
-from .engine import Targets, Trainer, join
+from .engine import Targets, join
 from .image_pool import check_pool
 from .losses import repeated, squared_error
 from .mine import reachable_norm
 from .optim import LR, LR_LATE, ExtraConfig
-from .retain import NOTHING, Retain
+from .retain import NOTHING, Retain, restore_sets, state_of_sets
+from .trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def chase(
     seed: int,
     text: TextSpace | None = None,
     retain: Retain = NOTHING,
+    checkpoints: Checkpoints = UNKEPT,
     report: Report = silent,
 ) -> TrainResult:
     """Train ``adapters`` in place against attackers that keep mining.
@@ -102,6 +105,7 @@ def chase(
         anchor: context of c0, ``[1, L0, D]``.
         text: where tokens speak; None leaves the tokens out.
         retain: what must not change besides.
+        checkpoints: where it goes on from, and where it is kept on the way.
 
     Returns:
         the pool with every attacker's last value added, and the loss of each step.
@@ -109,6 +113,7 @@ def chase(
     Raises:
         DarkMinerError: if the pool does not fit, or no context of the concept is there.
         DivergedError: if a loss is not finite.
+        OutOfTime: if the run's time is up.
     """
     check_pool(pool, 1, model)
     retain.close_exactly(model, adapters)
@@ -126,18 +131,16 @@ def chase(
     attack.start()
     reach = reachable_norm(anchor, embeddings.text_tokens())
     trainer = Trainer(model, adapters, config, stage="chase", round_=round_, report=report)
-    for step in range(config.steps):
+    before = checkpoints.begun("chase", round_)
+    if before is not None:
+        trainer.restore(before, gen)
+        restore_sets(kept, before.tensors)
+        attack.restore(before)
+    for step in range(trainer.taken, config.steps):
         rows = attack.rows()
         retained = [entries.targets(step, gen) for entries in kept]
-        unrelated = attack.unrelated_targets()
-        moves = trainer.step(
-            lambda rows=rows, retained=retained, unrelated=unrelated: attack.targets(
-                rows, retained, unrelated
-            ),
-            lambda answers, rows=rows: attack.mining_gradients(answers, rows),
-        )
-        for attacker, gradient in zip(attack.attackers, moves, strict=True):
-            attacker.step(gradient, reach)
+        attack.step(trainer, rows, retained, reach)
+        checkpoints.at(lambda: attack.state(trainer.state(gen, state_of_sets(kept))))
     losses = trainer.losses()
     return TrainResult(attack.remembered(embeddings, pool), losses)
 
@@ -185,6 +188,53 @@ class _Attack:
             config.life, text=self._text, contexts=self.pictures.anchors,
             device=self._model.device, gen=self._gen,
         )  # fmt: skip
+
+    def state(self, stage: StageState | None) -> StageState | None:
+        """The stage's state with that of the attackers, present and past."""
+        if stage is None:
+            return None
+        tensors = {
+            "ages": torch.tensor([a.age for a in self.attackers], dtype=torch.int64),
+            "past.tokens": torch.tensor([end.token for end in self._past], dtype=torch.bool),
+            **{f"attacker.{i}": a.end.value.cpu() for i, a in enumerate(self.attackers)},
+            **{f"past.{i}": end.value.cpu() for i, end in enumerate(self._past)},
+        }
+        own = {f"attacker.{i}": optimizer_state(a.optimizer) for i, a in enumerate(self.attackers)}
+        return replace(stage, tensors=stage.tensors | tensors, optimizers=stage.optimizers | own)
+
+    def restore(self, stage: StageState) -> None:
+        """Go on from :meth:`state`, once the attackers are placed."""
+        tensors, device = stage.tensors, self._model.device
+        for i, (attacker, age) in enumerate(
+            zip(self.attackers, tensors["ages"].tolist(), strict=True)
+        ):
+            name = f"attacker.{i}"
+            attacker.restore(tensors[name], age, stage.optimizers[name])
+        self._past[:] = [
+            Adversary(tensors[f"past.{i}"].to(device), bool(token))
+            for i, token in enumerate(tensors["past.tokens"])
+        ]
+
+    def step(
+        self,
+        trainer: Trainer,
+        rows: Sequence[PictureRow],
+        retained: Sequence[Targets],
+        reach: float,
+    ) -> None:
+        """One step of the adapters, and of all attackers.
+
+        Args:
+            rows: of :meth:`rows`; retained: rows of the retain sets.
+            reach: see :meth:`~.attackers.Attacker.step`.
+        """
+        unrelated = self.unrelated_targets()
+        moves = trainer.step(
+            lambda: self.targets(rows, retained, unrelated),
+            lambda answers: self.mining_gradients(answers, rows),
+        )
+        for attacker, gradient in zip(self.attackers, moves, strict=True):
+            attacker.step(gradient, reach)
 
     def rows(self) -> list[PictureRow]:
         """What is erased in one step: attackers first, ``config.batch`` rows each, in order."""

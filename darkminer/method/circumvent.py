@@ -16,11 +16,13 @@ from ..model.interface import DiffusionModel
 from ..model.sampling import pictures_each, sample_each, seeded_noise
 from ..rng import generator
 from ..settings import setting
+from ..standing import UNKEPT, Checkpoints
 from ..types import EmbeddingPool, MinedEmbedding, Report, Tally, silent
-from .engine import Plan, noised, train_as_planned
+from .engine import Plan, noised
 from .losses import preserved_contexts
 from .optim import TrainingConfig
 from .retain import NOTHING, Retain
+from .trainer import train_as_planned
 
 Preserved = Literal["c0", "0c", "-c"]
 PRESERVED: tuple[Preserved, ...] = ("c0", "0c", "-c")
@@ -68,6 +70,7 @@ def circumvent(
     *,
     seed: int,
     retain: Retain = NOTHING,
+    checkpoints: Checkpoints = UNKEPT,
     report: Report = silent,
 ) -> TrainResult:
     """Train ``adapters`` in place with ``alpha_c l_c + alpha_p l_p`` (equations 7 and 8).
@@ -77,10 +80,12 @@ def circumvent(
     Args:
         anchor: context of c0, ``[1, L0, D]``.
         retain: what must not change besides.
+        checkpoints: where it goes on from, and where it is kept on the way.
 
     Raises:
         DarkMinerError: if there is nothing to circumvent.
         DivergedError: if a loss is not finite.
+        OutOfTime: if the run's time is up.
     """
     if not embeddings.entries:
         raise DarkMinerError(
@@ -103,7 +108,8 @@ def circumvent(
 
     losses = train_as_planned(
         model, adapters, plan, config, retain.config.refresh if kept else config.steps,
-        stage="circumvent", round_=round_, report=report,
+        stage="circumvent", round_=round_, gen=gen, kept=kept, checkpoints=checkpoints,
+        report=report,
     )  # fmt: skip
     return TrainResult(embeddings, losses)
 

@@ -1,4 +1,4 @@
-"""The one engine of circumventing and chasing: teacher targets, and steps of adapters towards them.
+"""The one engine of circumventing and chasing: what the student is asked and what it should answer.
 
 Whatever a stage wants of the student is a row of :class:`Targets`: a noisy picture, the context it
 is asked under, what it should answer, and what the row counts. Equations 7 and 8, the retain set,
@@ -14,14 +14,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel
-from ..model.sampling import Made, alike, predict_each, unwatched
-from ..types import Report, StepReport
-from .losses import squared_error, teacher_target
-from .optim import LossTrace, TrainingConfig, at_size, make_optimizer, set_lr
+from ..model.sampling import Made, predict_each, unwatched
+from .losses import teacher_target
 
 
 @dataclass(frozen=True)
@@ -173,15 +171,20 @@ def asked_ahead(
     plan: Callable[[int], Sequence[Plan]],
     steps: int,
     block: int,
-) -> Iterator[Targets]:
-    """Each step's targets, the teacher asked for many steps at once.
+    first: int = 0,
+) -> Iterator[list[Targets]]:
+    """Each step's targets, batch by batch: the teacher is asked for many steps at once.
 
     What the next steps will draw can be drawn and asked now: the same draws in the same order. What
     depends on the student (a retain set's drift) may change every ``block`` steps, so no batch of
-    questions looks beyond.
+    questions looks beyond. Between two batches nothing has been drawn ahead.
+
+    Args:
+        plan: draws a step's rows; told the step, counted from 0.
+        first: the step to begin with, at which a batch ended.
     """
     limit = 2 * model.batch
-    step = 0
+    step = first
     while step < steps:
         end = min(steps, (step // block + 1) * block)
         planned = [plan(step)]
@@ -194,127 +197,5 @@ def asked_ahead(
             model, adapters, torch.stack(noisy), torch.stack(timestep), contexts, batch=limit
         )
         parts = iter(answers.split([len(p.questions) for p in plans]))
-        for of_step in planned:
-            yield join([p.targets(next(parts)) for p in of_step])
+        yield [join([p.targets(next(parts)) for p in of_step]) for of_step in planned]
         step += len(planned)
-
-
-class Trainer:
-    """Adapters under one optimiser: steps towards teacher targets.
-
-    Only the adapters' tensors move, and never along directions that are closed to them.
-
-    Args:
-        config: the stage's steps, optimiser, rates and gradient clipping.
-        stage, round_: what errors and reports call it.
-    """
-
-    def __init__(
-        self,
-        model: DiffusionModel,
-        adapters: Adapters,
-        config: TrainingConfig,
-        *,
-        stage: str,
-        round_: int,
-        report: Report,
-    ):
-        config = at_size(config, model.latent_shape)
-        self._model, self._adapters, self._config = model, adapters, config
-        self._stage, self._round, self._report = stage, round_, report
-        self._parameters = adapters.parameters()
-        self._optimizer = make_optimizer(config, self._parameters)
-        self._trace = LossTrace(stage, round_, growth=adapters.growth)
-        self._step = 0
-
-    def step(
-        self,
-        targets: Callable[[], Targets],
-        also: Callable[[Tensor], Sequence[Tensor]] | None = None,
-    ) -> Sequence[Tensor]:
-        """One step down the weighted sum of squared errors.
-
-        Args:
-            targets: makes the step's rows; asked once more where memory ran out.
-            also: what else is made of the student's answers ``[B, C, h, w]``, whose graph it leaves
-                as it is: gradients of the contexts, say.
-
-        Returns:
-            what ``also`` returns.
-
-        Raises:
-            DivergedError: if a loss is not finite or the LoRA has grown beyond its limit.
-        """
-        set_lr(self._optimizer, self._config, self._step)
-        loss, beside = self._model.memory.attempt(self._gradients, targets, also)
-        nn.utils.clip_grad_norm_(self._parameters, self._config.clip)
-        self._optimizer.step()
-        self._adapters.project_out()
-        self._step += 1
-        self._trace.add(loss)
-        done = StepReport(
-            self._stage, self._round, self._step, self._config.steps, self._trace.last
-        )
-        self._report(done)
-        return beside
-
-    def losses(self) -> list[float]:
-        """The loss of every step so far.
-
-        Raises:
-            DivergedError: as :meth:`step`.
-        """
-        self._trace.flush()
-        return self._trace.values
-
-    def _gradients(
-        self,
-        targets: Callable[[], Targets],
-        also: Callable[[Tensor], Sequence[Tensor]] | None,
-    ) -> tuple[Tensor, Sequence[Tensor]]:
-        """The loss, and what ``also`` makes; leaves gradients in the adapters."""
-        rows = targets()
-        answers = predict_rows(self._model, rows)
-        errors = squared_error(answers, rows.answer.to(answers.device))
-        loss = (rows.weight.to(errors.device) * errors).sum()
-        beside = also(answers) if also is not None else ()
-        for p in self._parameters:
-            p.grad = None
-        loss.backward(inputs=self._parameters)
-        return loss.detach(), beside
-
-
-def train_as_planned(
-    model: DiffusionModel,
-    adapters: Adapters,
-    plan: Callable[[int], Sequence[Plan]],
-    config: TrainingConfig,
-    block: int,
-    *,
-    stage: str,
-    round_: int,
-    report: Report,
-) -> list[float]:
-    """All steps of a stage whose rows a plan gives; the loss of each.
-
-    Args:
-        plan, block: see :func:`asked_ahead`; stage, round_: see :class:`Trainer`.
-
-    Raises:
-        DivergedError: as :meth:`Trainer.step`.
-    """
-    trainer = Trainer(model, adapters, config, stage=stage, round_=round_, report=report)
-    for targets in asked_ahead(model, adapters, plan, config.steps, block):
-        trainer.step(lambda targets=targets: targets)
-    return trainer.losses()
-
-
-def predict_rows(model: DiffusionModel, rows: Targets) -> Tensor:
-    """The network's predictions ``[B, C, h, w]`` with gradients, one pass for each length."""
-    contexts = [context.to(model.device) for context in rows.contexts]
-    made: list[Tensor] = [torch.empty(0)] * len(rows)
-    for members, context, (x, t) in alike(contexts, rows.noisy, rows.timestep):
-        joint = model.denoise(x.to(model.device), t.to(model.device), context)
-        for i, one in zip(members, joint.split(1), strict=True):
-            made[i] = one
-    return torch.cat(made)

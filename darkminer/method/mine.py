@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -14,21 +13,19 @@ from ..model.interface import DiffusionModel, TextSpace
 from ..model.merged import with_merged_adapters
 from ..rng import generator
 from ..settings import setting
-from ..types import ImagePool, MinedEmbedding, Report, StepReport, silent
+from ..standing import UNKEPT, Checkpoints
+from ..types import ImagePool, MinedEmbedding, Report, silent
 from .image_pool import check_pool
-from .losses import mining_loss
 from .optim import (
     LR,
     LR_DROP,
     LR_LATE,
-    LossTrace,
     TrainingConfig,
     at_size,
     make_optimizer,
-    require_fallen,
-    require_settled,
     set_lr,
 )
+from .search import Drawn, Search, with_noise
 from .text_start import with_word, without_concept
 
 Init = Literal["normal", "anchor"]
@@ -98,6 +95,7 @@ def mine(
     round_: int,
     concept_contexts: Tensor | None = None,
     text: TextSpace | None = None,
+    checkpoints: Checkpoints = UNKEPT,
     report: Report = silent,
 ) -> MineResult:
     """Mine ``config.count`` embeddings at once, each on its own k pool images.
@@ -109,10 +107,12 @@ def mine(
         round_: number of this round, from 1.
         concept_contexts: tokens ``[n, D]`` whose norms count as reachable besides the anchor's.
         text: where to mine ``config.tokens`` tokens through the text encoder; None mines none.
+        checkpoints: where it goes on from; a whole run mines tokens by :func:`mine_tokens`.
 
     Raises:
         DarkMinerError: if the pool does not fit the settings or the model.
         DivergedError: if a loss is not finite, or ended far above its start.
+        OutOfTime: if the run's time is up.
     """
     check_pool(pool, config.k, model)
     config = at_size(config, model.latent_shape)
@@ -132,10 +132,11 @@ def mine(
         if limit is not None:
             project(context, limit)
 
-    losses = _search(
-        model, context, lambda: context.repeat_interleave(config.batch, 0),
-        lambda: _draw(model, images, config, gen), move, config.steps, round_, report,
+    search = Search(
+        model, context, optimizer, contexts=lambda: context.repeat_interleave(config.batch, 0),
+        draw=lambda: _draw(model, images, config, gen), gen=gen, move=move, round_=round_,
     )  # fmt: skip
+    losses = search.run(config.steps, report, checkpoints)
     found = context.detach().float().cpu()
     embeddings = tuple(
         MinedEmbedding(found[i].clone(), round_, tuple(indices[i].tolist())) for i in range(m)
@@ -155,6 +156,7 @@ def mine_tokens(
     *,
     seed: int,
     round_: int,
+    checkpoints: Checkpoints = UNKEPT,
     report: Report = silent,
 ) -> MineResult:
     """Mine tokens at the text encoder's input, each on its own k pool images (equation 5).
@@ -175,10 +177,12 @@ def mine_tokens(
     def contexts() -> Tensor:
         return text.encoder(repeats, tokens.repeat_interleave(k, 0)).to(images.device)
 
-    losses = _search(
-        model, tokens, contexts, lambda: _noised(model, images, gen), lambda _: optimizer.step(),
-        config.steps, round_, report, part="tokens",
+    search = Search(
+        model, tokens, optimizer, contexts=contexts,
+        draw=lambda: with_noise(model, images, gen), gen=gen, move=lambda _: optimizer.step(),
+        round_=round_, part="tokens",
     )  # fmt: skip
+    losses = search.run(config.steps, report, checkpoints)
     found = [_spoken(text, t, tuple(i), round_, config, gen) for t, i in
              zip(tokens.detach(), indices.tolist(), strict=True)]  # fmt: skip
     return MineResult(tuple(e for group in found for e in group), [], losses)
@@ -205,55 +209,7 @@ def _spoken(
     ]
 
 
-def _search(
-    model: DiffusionModel,
-    variable: Tensor,
-    contexts: Callable[[], Tensor],
-    draw: Callable[[], _Drawn],
-    move: Callable[[int], None],
-    steps: int,
-    round_: int,
-    report: Report,
-    part: str = "",
-) -> list[float]:
-    """Descend the mining loss (equation 5); the mean loss of each step.
-
-    Args:
-        variable: what is mined, m embeddings ``[m, ...]``; moved in place.
-        contexts: the context that ``variable`` makes for each picture, ``[m * b, L, D]``.
-        draw: a step's pictures.
-        move: moves ``variable`` by its gradient; told the step, counted from 0.
-
-    Raises:
-        DivergedError: if a loss is not finite, or ended far above its start.
-    """
-    trace = LossTrace("mine", round_)
-    first: tuple[_Drawn, Tensor] | None = None
-    for step in range(steps):
-        drawn = draw()
-        loss = model.memory.attempt(_gradients, model, drawn, variable, contexts)
-        first = first or (drawn, loss)
-        move(step)
-        trace.add(loss)
-        report(StepReport("mine", round_, step + 1, steps, trace.last, part=part))
-    trace.flush()
-    require_settled(variable, "mine", round_, steps)
-    if first is not None:
-        _require_fallen(model, first, contexts, round_, steps)
-    return trace.values
-
-
-class _Drawn(NamedTuple):
-    """What one step looks at: pictures ``[m * b, C, h, w]``, their noise and their levels."""
-
-    x: Tensor
-    noise: Tensor
-    index: Tensor
-
-
-def _draw(
-    model: DiffusionModel, images: Tensor, config: MineConfig, gen: torch.Generator
-) -> _Drawn:
+def _draw(model: DiffusionModel, images: Tensor, config: MineConfig, gen: torch.Generator) -> Drawn:
     """A fresh batch of each embedding's own pictures ``[m, k, C, h, w]``."""
     m, k = images.shape[:2]
     b = config.batch
@@ -262,44 +218,7 @@ def _draw(
     else:
         chosen = torch.arange(k).expand(m, k)
     x = images[torch.arange(m)[:, None], chosen].flatten(0, 1)  # [m * b, C, h, w]
-    return _noised(model, x, gen)
-
-
-def _noised(model: DiffusionModel, x: Tensor, gen: torch.Generator) -> _Drawn:
-    noise = torch.randn(x.shape, generator=gen).to(x.device)
-    return _Drawn(x, noise, model.schedule.draw(len(x), gen))
-
-
-def _gradients(
-    model: DiffusionModel, drawn: _Drawn, variable: Tensor, contexts: Callable[[], Tensor]
-) -> Tensor:
-    """The mean loss; leaves in ``variable.grad`` the gradient of each embedding's own mean.
-
-    Args:
-        variable: what is mined, m embeddings ``[m, ...]``.
-        contexts: the context that ``variable`` makes for each picture, ``[m * b, L, D]``.
-    """
-    variable.grad = None
-    x, noise, index = drawn
-    errors = mining_loss(model.denoise, model.schedule, x, contexts(), noise, index)
-    each = errors.view(len(variable), -1).mean(1)
-    each.sum().backward()  # the sum keeps the gradients apart
-    return each.detach().mean()
-
-
-@torch.no_grad()
-def _require_fallen(
-    model: DiffusionModel,
-    first: tuple[_Drawn, Tensor],
-    contexts: Callable[[], Tensor],
-    round_: int,
-    steps: int,
-) -> None:
-    """Ask once more what the first step asked, of what was mined."""
-    (x, noise, index), before = first
-    asked = finite(contexts(), TEXT_ENCODER, "contexts")
-    after = mining_loss(model.denoise, model.schedule, x, asked, noise, index).mean()
-    require_fallen(before, after, "mine", round_, steps)
+    return with_noise(model, x, gen)
 
 
 def _start(anchor: Tensor, config: MineConfig, gen: torch.Generator) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Literal, TypeVar
 
 import torch
@@ -78,6 +78,12 @@ def at_size(config: Trained, latent_shape: tuple[int, int, int]) -> Trained:
     return replace(rates, clip=config.clip * ratio)
 
 
+def at_rate(config: Trained, factor: float) -> Trained:
+    """The settings with every learning rate multiplied by ``factor``."""
+    rates = [f.name for f in fields(config) if f.name in ("lr", "lr_late") or f.name[-3:] == "_lr"]
+    return replace(config, **{name: factor * getattr(config, name) for name in rates})
+
+
 def make_optimizer(config: TrainingConfig, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
     """SGD without momentum (the paper's) or Adam, over ``parameters`` and nothing else."""
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.SGD
@@ -143,6 +149,21 @@ class LossTrace:
     def last(self) -> float | None:
         """The newest loss that has been read back."""
         return self.values[-1] if self.values else None
+
+    def so_far(self) -> list[float] | None:
+        """The loss of every step, also of those that wait; None where one is not finite.
+
+        It reads and checks nothing that :meth:`flush` would not: when a run is stopped must not
+        depend on when it was kept.
+        """
+        waiting = torch.stack(self._waiting).cpu() if self._waiting else torch.empty(0)
+        return [*self.values, *waiting.tolist()] if is_finite(waiting) else None
+
+    def restore(self, losses: Sequence[float], device: torch.device) -> None:
+        """Go on after steps of these losses, in blocks as if they had just been added."""
+        read = len(losses) // self._every * self._every
+        self.values = list(losses[:read])
+        self._waiting = [torch.tensor(loss, device=device) for loss in losses[read:]]
 
 
 def require_fallen(before: Tensor, after: Tensor, stage: str, round_: int, step: int) -> None:

@@ -25,6 +25,7 @@ class Outcome:
         empty: whether nothing was trained.
         rounds: rounds that mined.
         concept: what was to be erased, in words; empty where nobody said.
+        timed_out: whether the run's time was up before it had ended.
     """
 
     there: bool
@@ -33,10 +34,13 @@ class Outcome:
     empty: bool
     rounds: int
     concept: str = ""
+    timed_out: bool = False
 
     @property
     def verdict(self) -> str:
         """The same in a word or two."""
+        if self.timed_out:
+            return "out of time"
         if self.there:
             return "still there"
         return "nothing erased" if self.empty else "gone"
@@ -44,6 +48,11 @@ class Outcome:
     @property
     def words(self) -> str:
         """One sentence: what was found, and what to do where that is not what was wanted."""
+        if self.timed_out:
+            return (
+                f"The time was up before {self._subject} was verified to be gone: this is the "
+                "erasure so far; raise max_minutes and queue it again to go on."
+            )
         measured = f"score {self.score:.2f}"
         if self.threshold is not None:
             measured += f", threshold {self.threshold:.2f}"

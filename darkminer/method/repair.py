@@ -19,11 +19,13 @@ from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel
 from ..rng import generator
 from ..settings import setting
+from ..standing import UNKEPT, Checkpoints
 from ..types import EmbeddingPool, MinedEmbedding, Report, silent
-from .engine import Plan, noised, train_as_planned
+from .engine import Plan, noised
 from .optim import LR, LR_LATE, ExtraConfig
 from .retain import NOTHING, Retain
 from .text_start import concept_texts
+from .trainer import train_as_planned
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def repair(
     *,
     seed: int,
     retain: Retain = NOTHING,
+    checkpoints: Checkpoints = UNKEPT,
     report: Report = silent,
 ) -> list[float]:
     """Train ``adapters`` in place towards the retain sets; the loss of each step.
@@ -60,10 +63,12 @@ def repair(
     Args:
         embeddings: hold the concept's own contexts and the attackers', with pictures.
         anchor: context of c0, ``[1, L0, D]``.
+        checkpoints: where it goes on from, and where it is kept on the way.
 
     Raises:
         DarkMinerError: if no context of the concept is there.
         DivergedError: if a loss is not finite.
+        OutOfTime: if the run's time is up.
     """
     round_ = embeddings.round
     gen = generator(seed, round_, "repair")
@@ -79,7 +84,8 @@ def repair(
 
     return train_as_planned(
         model, adapters, plan, config, retain.config.refresh if kept else config.steps,
-        stage="repair", round_=round_, report=report,
+        stage="repair", round_=round_, gen=gen, kept=kept, checkpoints=checkpoints,
+        report=report,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ to lead where the original model leads.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -141,6 +141,9 @@ class DriftSampler:
 
     Drift of an entry is ``|e - e0|^2`` on one fixed picture, level and noise of its own.
 
+    Attributes:
+        weights: what each entry's chance is in proportion to, as last measured, ``[N]``.
+
     Args:
         uniform: share of uniform draws, 0 to 1.
     """
@@ -154,7 +157,7 @@ class DriftSampler:
         gen: torch.Generator,
     ):
         self._model, self._entries, self._uniform = model, entries, uniform
-        self._weights = torch.ones(len(entries))
+        self.weights = torch.ones(len(entries))
         if self._uniform < 1.0:
             self._probe = noised(model, entries.latents[:, 0], gen)
             with adapters.off():
@@ -172,11 +175,11 @@ class DriftSampler:
         share = (
             drift / drift.sum() if float(drift.sum()) > 0 else torch.ones(len(drift)) / len(drift)
         )
-        self._weights = self._uniform / len(share) + (1.0 - self._uniform) * share
+        self.weights = self._uniform / len(share) + (1.0 - self._uniform) * share
 
     def draw(self, count: int, gen: torch.Generator) -> Tensor:
         """``count`` different entries' indices, int64."""
-        return torch.multinomial(self._weights, count, replacement=False, generator=gen)
+        return torch.multinomial(self.weights, count, replacement=False, generator=gen)
 
 
 class Retained:
@@ -216,6 +219,15 @@ class Retained:
         noisy, timestep, _ = made
         return made, ask_teacher(self._model, adapters, noisy, timestep, asked, made=tally)
 
+    @property
+    def weights(self) -> Tensor:
+        """What its sampler goes by, ``[N]``; it changes with every measurement of drift."""
+        return self._sampler.weights
+
+    @weights.setter
+    def weights(self, weights: Tensor) -> None:
+        self._sampler.weights = weights
+
     def _drawn(self, step: int, gen: torch.Generator) -> Tensor:
         if step % self._config.refresh == 0:
             self._sampler.refresh()
@@ -247,3 +259,14 @@ class Retained:
             answers[rows],
             torch.full((len(which),), self._weight / len(which)),
         )
+
+
+def state_of_sets(kept: Sequence[Retained]) -> dict[str, Tensor]:
+    """What sets in training know of their steps so far, by name."""
+    return {f"retained.{i}": one.weights.clone() for i, one in enumerate(kept)}
+
+
+def restore_sets(kept: Sequence[Retained], state: Mapping[str, Tensor]) -> None:
+    """Let sets in training go on from :func:`state_of_sets`."""
+    for i, one in enumerate(kept):
+        one.weights = state[f"retained.{i}"].clone()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...darkminer.method.loop import Erasure
+from ...darkminer.method.erasure import Erasure
 from ...darkminer.method.outcome import Outcome
 from ...darkminer.progress.words import duration
 from ...darkminer.types import Verdict

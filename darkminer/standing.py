@@ -1,18 +1,27 @@
-"""What a run has besides the values that flow between its stages: where it stood, and how it went.
+"""Where a stage stands: plain values from which it takes its next step as if nothing had happened.
 
-All of it is plain data that :mod:`~.converting` writes and reads.
+A stage that is under way comes by :meth:`Checkpoints.at` whenever it could go on from where it is:
+after a step of mining and chasing, after each batch of teacher answers otherwise. What it keeps is
+the same whatever the clock says; the clock only says how often. So a run that goes on from a
+checkpoint ends with the same LoRA, bit for bit, as one that was never stopped.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ..errors import DarkMinerError
+from .errors import DarkMinerError
+from .model.adapter import AdapterState
+
+EVERY = 60.0
+"""Seconds between two checkpoints of a stage."""
 
 _SLOTS = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "SGD": set[str]()}
 """Name of an optimiser -> tensors that it keeps for each parameter."""
@@ -46,20 +55,89 @@ class StageState:
     Attributes:
         stage: its name, e.g. ``"chase"``.
         round: number of its round.
+        part: what else it does in steps of their own; empty: what it is named after.
         step: finished steps.
+        rate: what its learning rates are multiplied by, see :func:`~.method.optim.at_rate`.
+        adapters: the LoRA as it stands, where the stage trains it.
         generators: role -> state of its generator (:func:`generator_state`).
         optimizers: name -> state.
-        tensors: name -> what it trains besides adapters, or has drawn ahead.
-        notes: name -> number or text that belongs to it.
+        tensors: name -> what it trains besides adapters, or needs to know of its steps so far.
+        losses: of the steps so far.
     """
 
     stage: str
     round: int
+    part: str = ""
     step: int = 0
+    rate: float = 1.0
+    adapters: AdapterState | None = None
     generators: dict[str, Tensor] = field(default_factory=dict)
     optimizers: dict[str, OptimizerState] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+
+    def is_of(self, stage: str, round_: int, part: str = "") -> bool:
+        """Whether it is this stage's."""
+        return (self.stage, self.round, self.part) == (stage, round_, part)
+
+
+class OutOfTime(Exception):
+    """A run's time is up. Nothing is wrong: what it has come to is kept."""
+
+
+class Checkpoints:
+    """Where a stage goes on from, and where it leaves what it has come to.
+
+    Args:
+        begun: the stage that was under way when the run was stopped; None: there is none.
+        keep: called with a stage's state from time to time; None: nothing is kept.
+        every: seconds between two of these calls.
+        deadline: :func:`time.monotonic` at which the run ends; None: never.
+    """
+
+    def __init__(
+        self,
+        begun: StageState | None = None,
+        keep: Callable[[StageState], None] | None = None,
+        *,
+        every: float = EVERY,
+        deadline: float | None = None,
+    ):
+        self._begun, self._keep, self._every, self._deadline = begun, keep, every, deadline
+        self._kept_at = time.monotonic()
+
+    def begun(self, stage: str, round_: int, part: str = "") -> StageState | None:
+        """What the stage goes on from; None: it begins."""
+        found = self._begun
+        return found if found is not None and found.is_of(stage, round_, part) else None
+
+    def at(self, state: Callable[[], StageState | None]) -> None:
+        """Keep a stage's state where it is time to, and end the run where its time is up.
+
+        Args:
+            state: makes it; None where it is not fit to go on from.
+
+        Raises:
+            OutOfTime: if the run's time is up.
+        """
+        now = time.monotonic()
+        over = self.over(now)
+        if self._keep is not None and (over or now - self._kept_at >= self._every):
+            made = state()
+            if made is not None:
+                self._keep(made)
+            self._kept_at = time.monotonic()
+        if over:
+            raise OutOfTime
+
+    def over(self, now: float | None = None) -> bool:
+        """Whether the run's time is up."""
+        now = time.monotonic() if now is None else now
+        return self._deadline is not None and now >= self._deadline
+
+
+UNKEPT = Checkpoints()
+"""A stage that begins, and whose state nobody keeps."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +146,17 @@ class Figures:
 
     Attributes:
         losses: loss of each step.
-        scores: s(c) of each embedding.
         seconds: how long it took.
+        finished: stages that are over, in their order.
+        notes: sentences on what did not go as planned.
+        before: rounds that earlier runs have had.
     """
 
     losses: dict[str, list[float]] = field(default_factory=dict)
-    scores: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    finished: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    before: int = 0
 
 
 def generator_state(gen: torch.Generator) -> Tensor:
@@ -119,6 +201,11 @@ def _sound(state: Tensor) -> bool:
     over = *_LEFT_OVER.unpack_from(data, _LEFT_OVER_AT), *_FLOAT.unpack_from(data, _FLOAT_AT)
     fresh = (left, following) == (1, 0)
     return (fresh or left + following == _WORDS + 1) and all(map(math.isfinite, over))
+
+
+def restore_generator(gen: torch.Generator, state: Tensor) -> None:
+    """Let a generator go on from ``state``; errors as of :func:`generator_from`."""
+    gen.set_state(generator_from(state).get_state())
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> OptimizerState:

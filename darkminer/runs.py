@@ -1,0 +1,224 @@
+"""A run that is kept in a folder: what it goes on from, and what is saved as it goes.
+
+This is where values of the method become records of :mod:`~.files.run_folder` and come back. A run
+may go on with more rounds or another threshold; anything else makes it another run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .config import EraseConfig
+from .errors import DarkMinerError
+from .files.run_folder import RunFolder, read_run
+from .files.run_records import (
+    BANK,
+    EMBEDDINGS,
+    FIGURES,
+    INPUTS,
+    LAST,
+    POOL,
+    REPORT,
+    STAGE,
+    VERDICTS,
+    Record,
+    adapters,
+    settings,
+)
+from .files.run_state import State
+from .files.settings_differences import differences
+from .method.erasure import Erasure
+from .standing import Figures
+from .types import ImagePool, RetainSet
+
+SETTINGS = settings(EraseConfig)
+_SHOWN = 6
+"""Differences that an error lists."""
+
+
+class KeptRun:
+    """A run in its folder, held by this process; make it with :meth:`open`.
+
+    Attributes:
+        begun: what the run has come to before; None: it begins.
+    """
+
+    def __init__(self, folder: RunFolder, begun: Erasure | None):
+        self._folder, self.begun = folder, begun
+        self._written: dict[str, Any] = {}
+        if begun is not None:
+            # What was read need not be written: the same objects mean the same records.
+            self._written = {r.name: _identity(v) for r, v in _records(begun)}
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        name: str,
+        config: EraseConfig,
+        inputs: Mapping[str, str],
+        pool: ImagePool | None = None,
+    ) -> KeptRun:
+        """Begin a run in a folder, or go on with the one that it holds.
+
+        Args:
+            root, name: see :meth:`~.files.run_folder.RunFolder.open`.
+            inputs: what the run is given besides its settings: name -> text or digest.
+            pool: kept with it where given.
+
+        Raises:
+            DarkMinerError: if the folder holds a run with other settings or inputs, names what
+                differs; or as :meth:`~.files.run_folder.RunFolder.open`.
+        """
+        folder = RunFolder.open(root, name)
+        try:
+            state = folder.state
+            begun = None if state is None else _going_on(state, name, config, inputs)
+            first: dict[Record[Any], Any] = {SETTINGS: config, INPUTS: dict(inputs)}
+            if state is None and pool is not None:
+                first[POOL] = pool
+            if state is None or state.read(SETTINGS) != config:
+                folder.save(first)
+            return cls(folder, begun)
+        except BaseException:
+            folder.close()
+            raise
+
+    def __enter__(self) -> KeptRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.close()
+
+    def bank(self, make: Callable[[], RetainSet | None]) -> RetainSet | None:
+        """The vocabulary bank that the run has made before, else a new one."""
+        state = self._folder.state
+        if state is not None and BANK in state:
+            return state.read(BANK)
+        made = make()
+        if made is not None:
+            self._folder.save({BANK: made})
+        return made
+
+    def keep(self, erasure: Erasure) -> None:
+        """Save what has changed since the last time.
+
+        Raises:
+            DarkMinerError: as :meth:`~.files.run_folder.RunFolder.save`.
+        """
+        new = {r: v for r, v in _records(erasure) if self._written.get(r.name) != _identity(v)}
+        self._folder.save(
+            {**new, REPORT: report(erasure)}, drop=[STAGE] if erasure.stage is None else []
+        )
+        self._written |= {r.name: _identity(v) for r, v in new.items()}
+
+    def end(self, erasure: Erasure) -> None:
+        """Save what the run ended with, and let go of what can be made again."""
+        self._folder.save({REPORT: report(erasure)}, drop=[POOL, STAGE])
+
+
+def read_erasure(root: Path, name: str) -> tuple[Erasure, State]:
+    """What a run has come to, and all else that its folder holds; nothing is written.
+
+    Raises:
+        DarkMinerError: as :func:`~.files.run_folder.read_run`, or if nothing was trained yet.
+    """
+    state = read_run(root, name)
+    found = _erasure(state)
+    if found is None:
+        raise DarkMinerError(f"The run folder {name!r} holds no LoRA yet: let the run go on.")
+    return found, state
+
+
+def report(erasure: Erasure) -> dict[str, Any]:
+    """How a run went so far, for people."""
+    outcome = erasure.outcome
+    return {
+        "concept": outcome.concept,
+        "outcome": outcome.words if erasure.over or erasure.timed_out else "The run is under way.",
+        "rounds": [
+            {"round": r.round, "scores": list(r.scores), "threshold": r.threshold,
+             "still_there": r.verified}
+            for r in erasure.embeddings.history
+        ],
+        "seconds": {name: round(took, 1) for name, took in erasure.seconds.items()},
+        "finished": list(erasure.finished),
+        "under_way": "" if erasure.stage is None else erasure.stage.stage,
+        "notes": list(erasure.notes),
+    }  # fmt: skip
+
+
+def _records(erasure: Erasure) -> Iterator[tuple[Record[Any], Any]]:
+    yield EMBEDDINGS, erasure.embeddings
+    yield VERDICTS, erasure.verdicts
+    yield adapters(_trained_round(erasure)), erasure.adapters
+    yield FIGURES, Figures(
+        erasure.losses, erasure.seconds, erasure.finished, erasure.notes, erasure.before
+    )  # fmt: skip
+    if erasure.stage is not None:
+        yield STAGE, erasure.stage
+    if erasure.last is not None:
+        yield LAST, erasure.last
+
+
+def _identity(value: Any) -> Any:
+    """What tells one value from another: values are never changed in place."""
+    return tuple(id(one) for one in value) if isinstance(value, tuple) else id(value)
+
+
+def _trained_round(erasure: Erasure) -> int:
+    """The round whose end the adapters are of; 0 before the first."""
+    rounds = [int(n.split()[1]) for n in erasure.finished if n.startswith("circumvent ")]
+    return max(rounds, default=0)
+
+
+def _erasure(state: State) -> Erasure | None:
+    """What the folder's run has come to; None before it was first kept."""
+    rounds = state.rounds("adapters")
+    if not rounds or FIGURES not in state:
+        return None
+    figures = state.read(FIGURES)
+    found = Erasure(
+        state.read(adapters(rounds[-1])), state.read(EMBEDDINGS), state.read(VERDICTS),
+        figures.losses, state.read(LAST) if LAST in state else None, figures.seconds,
+        figures.finished, state.read(STAGE) if STAGE in state else None, before=figures.before,
+    )  # fmt: skip
+    # Read last: reading adds to what the folder has to say of itself.
+    return replace(found, notes=(*figures.notes, *state.notes))
+
+
+def _going_on(
+    state: State, name: str, config: EraseConfig, inputs: Mapping[str, str]
+) -> Erasure | None:
+    """What a run goes on from under these settings."""
+    told = differences(state.read(SETTINGS), config)
+    before = state.read(INPUTS)
+    wrong = [one.words for one in told if not one.may_change]
+    wrong += [
+        f"{key} was {before.get(key, 'none')} and is {inputs.get(key, 'none')}"
+        for key in dict.fromkeys([*before, *inputs])
+        if before.get(key) != inputs.get(key)
+    ]
+    if wrong:
+        more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise DarkMinerError(
+            f"The run folder {name!r} holds another run ({'; '.join(wrong[:_SHOWN])}{more}): name "
+            "a new folder, or set these back to go on."
+        )
+    found = _erasure(state)
+    if found is None:
+        return None
+    limit, rounds = config.max_rounds, found.embeddings.round - found.before
+    if limit is not None and rounds > limit and not found.over:
+        raise DarkMinerError(
+            f"max_rounds is {limit} and the run in {name!r} is in round {rounds}: set it to that "
+            "at least, or name a new folder."
+        )
+    changed = {one.place for one in told}
+    more_rounds = found.last is not None and (limit is None or limit > rounds)
+    if found.over and (more_rounds or "verify.threshold" in changed):
+        return found.reopened()
+    return found
