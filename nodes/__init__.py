@@ -18,6 +18,7 @@ from .erase.combine import CombineErasures
 from .erase.concepts import EraseConcepts
 from .erase.contexts import DarkMinerConceptContexts
 from .erase.image_pool import ImagePoolBuilder
+from .erase.load_lora import LoadErasureLoRA
 from .erase.loop import DarkMinerLoop
 from .erase.mine import MineEmbedding
 from .erase.rounds import DarkMinerRoundClose, DarkMinerRoundOpen
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
     DarkMinerSettings,
     CombineErasures,
     SaveErasureLoRA,
+    LoadErasureLoRA,
     DarkMinerDemoModels,
 ]
 

@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -57,6 +58,9 @@ _CONNECT = {
     "DARKMINER_SETTINGS": "the settings of DarkMinerSettings",
 }
 
+_LISTED = 400
+"""Letters of a list of choices in a sentence."""
+
 _MAY_BE_NONE = ("LORA_MODEL", "DARKMINER_EMBEDDINGS")
 """What Round: Open hands on before there is any."""
 
@@ -72,6 +76,8 @@ def guard(node: type[io.ComfyNode]) -> None:
 
     @functools.wraps(run)
     def execute(cls: type[io.ComfyNode], **given: Any) -> io.NodeOutput:
+        # Asked anew: what can be chosen from may be files that were not there before.
+        declared = {field.id: field for field in node.define_schema().inputs}
         with named(schema.node_id):
             if getattr(schema, "is_input_list", False):
                 for name, values in given.items():
@@ -284,7 +290,8 @@ def _check_truth(field: Any, value: Any) -> None:
 def _check_choice(field: Any, value: Any) -> None:
     if value not in field.options:
         raise DarkMinerError(
-            f"{field.id} is {described(value)}: choose one of {', '.join(field.options)}."
+            f"{field.id} is {described(value)}: choose one of "
+            f"{textwrap.shorten(', '.join(field.options), _LISTED, placeholder=' …') or 'none'}."
         )
 
 

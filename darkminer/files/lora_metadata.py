@@ -76,7 +76,7 @@ def metadata(
     run = _run(state, embeddings, seed, settings, fingerprint, origin)
     concepts = list(dict.fromkeys([*_concepts(origin.before), run["concept"]]))
     return _fields(
-        runs=[*_runs(origin.before), run], concepts=[c for c in concepts if c],
+        runs=[*runs_of(origin.before), run], concepts=[c for c in concepts if c],
         seed=str(seed), rounds=str(embeddings.round), rank=state.rank, alpha=state.alpha,
         family=family, fingerprint=fingerprint,
     )  # fmt: skip
@@ -159,7 +159,7 @@ def joint_metadata(parts: Sequence[Mapping[str, str]], rank: int) -> dict[str, s
     """Of several LoRAs in one whose rank is ``rank``; the base is the first one's."""
     concepts = [concept for part in parts for concept in _concepts(part)]
     return _fields(
-        runs=[run for part in parts for run in _runs(part)],
+        runs=[run for part in parts for run in runs_of(part)],
         concepts=list(dict.fromkeys(concepts)),
         seed=", ".join(p.get("darkminer_seed", "?") for p in parts),
         rounds=", ".join(p.get("darkminer_rounds", "?") for p in parts),
@@ -171,14 +171,14 @@ def joint_metadata(parts: Sequence[Mapping[str, str]], rank: int) -> dict[str, s
 
 def with_newest(about: Mapping[str, str], **values: Any) -> dict[str, str]:
     """The fields with other values in the newest record."""
-    runs = _runs(about)
+    runs = runs_of(about)
     if not runs:
         return dict(about)
     newest = {**runs[-1], **values}
     return {**about, "darkminer_runs": json.dumps([*runs[:-1], newest], sort_keys=True)}
 
 
-def _runs(about: Mapping[str, str]) -> list[dict[str, Any]]:
+def runs_of(about: Mapping[str, str]) -> list[dict[str, Any]]:
     """The records of a file."""
     return [run for run in _list(about, "runs") if isinstance(run, dict)]
 

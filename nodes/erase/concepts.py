@@ -25,6 +25,7 @@ from ..host.run import Progress
 from ..watched import WatchesEncoder
 from .erasing import run_erasure, run_plan
 from .image_pool import made, picture_inputs
+from .kept import Kept, kept_inputs
 from .loop import change_inputs, check_recipe, recipe_inputs, run_config
 from .origin import encoder_record
 from .report import report_picture
@@ -54,6 +55,7 @@ class EraseConcepts(WatchesEncoder):
                 *recipe_inputs(),
                 *change_inputs(),
                 inputs.settings(),
+                *kept_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="erased", tooltip="The model with all LoRAs on it."),
@@ -75,28 +77,30 @@ class EraseConcepts(WatchesEncoder):
 
     @classmethod
     def validate_inputs(
-        cls, concepts=None, template=None, preset=None, threshold=None, chase_steps=None
-    ):
+        cls, concepts=None, template=None, preset=None, threshold=None, chase_steps=None,
+        run_folder=None,
+    ):  # fmt: skip
         def check():
             names = concept_lines(concepts) if concepts is not None else ["concept"]
             if template is not None:
                 concept_prompt(names[0], template)
 
         words = accepted(cls, {}, check)
-        return words if words is not True else check_recipe(cls, preset, threshold, chase_steps)
+        recipe = check_recipe(cls, preset, threshold, chase_steps, run_folder)
+        return words if words is not True else recipe
 
     @classmethod
     def execute(
         cls, model, clip, vae, concepts, template, size, width, height, anchor_prompt,
         negative_prompt, preset, max_rounds, seed, sampling_steps, cfg, sampler_name, scheduler,
         batch_size, clip_vision=None, open_clip_model="ViT-L-14", open_clip_weights="openai",
-        exclude_words="", settings=None, **changes,
+        exclude_words="", settings=None, run_folder="", max_minutes=0.0, **changes,
     ):  # fmt: skip
         with named(NODE):
             sampling = inputs.sampling_config(
                 sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
-            names = concept_lines(concepts)
+            names, kept = concept_lines(concepts), Kept.of(run_folder, max_minutes)
             config = run_config(preset, settings, max_rounds, **changes)
             check_size(size, config)
             encode = encoder(clip_vision, open_clip_model, open_clip_weights, NODE)
@@ -106,6 +110,9 @@ class EraseConcepts(WatchesEncoder):
             erased, loras, reports, said = model, [], [], []
             progress = Progress(NODE, whole_plan(names, size, config, sampling, keep))
             for concept in names:
+                if kept.over and loras:
+                    said.append(f'The time was up before "{concept}" was begun.')
+                    continue
                 pool = made(
                     erased, clip, vae, concept, template, negative_prompt,
                     size, width, height, seed, sampling, progress,
@@ -113,7 +120,7 @@ class EraseConcepts(WatchesEncoder):
                 done, lora = run_erasure(
                     erased, clip, vae, encode, pool, config, anchor=anchor_prompt,
                     negative=negative_prompt, seed=seed, exclude=exclude, sampling=sampling,
-                    keep=keep, report=progress,
+                    keep=keep, report=progress, kept=kept.below(concept),
                     origin=Origin(
                         node=NODE,
                         encoder=encoder_record(clip_vision, open_clip_model, open_clip_weights),

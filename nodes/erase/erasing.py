@@ -20,8 +20,9 @@ from ...darkminer.files.lora_file import LoraDict, to_state_dict
 from ...darkminer.files.lora_metadata import Origin, metadata
 from ...darkminer.files.lora_outcome import with_outcome
 from ...darkminer.method.bank import BankConfig, build_bank, vocabulary_prompts
+from ...darkminer.method.erasure import Erasure
 from ...darkminer.method.image_pool import check_pool
-from ...darkminer.method.loop import Erasure, erase
+from ...darkminer.method.loop import erase
 from ...darkminer.method.text_start import (
     concept_prompts,
     subject_prompts,
@@ -38,6 +39,7 @@ from ...darkminer.types import EmbeddingPool, ImagePool, Report, RetainSet, Tall
 from ..host.session import context_of, training_session
 from ..host.text import TextEncoder, conditioning, contexts, speaks, vocabulary
 from .continuing import first_embeddings, without_opening
+from .kept import UNKEPT, Kept, RunKeeper, given
 from .origin import digests, pool_record
 
 log = logging.getLogger(__name__)
@@ -158,6 +160,7 @@ def run_erasure(
     keep: Sequence[Tensor] = (), state: AdapterState | None = None,
     embeddings: EmbeddingPool | None = None, opening: bool = True, report: Report = silent,
     on_round: Callable[[Erasure], None] | None = None, origin: Origin | None = None,
+    kept: Kept = UNKEPT,
 ) -> tuple[Erasure, LoraDict]:  # fmt: skip
     """Erase the pool's concept from a MODEL; the MODEL itself stays as it is.
 
@@ -169,6 +172,7 @@ def run_erasure(
         embeddings: what was found before; rounds are counted on from there.
         opening: whether text start and chase come first, as ``config`` has them.
         origin: what the file says of node, image encoder and the LoRA that was continued.
+        kept: where the run is kept, and for how long it may go on.
 
     Returns:
         the erasure, and the LoRA as a state dict with metadata.
@@ -183,29 +187,30 @@ def run_erasure(
         latent_size=pool.latent_size, vae=vae,
     ) as session:  # fmt: skip
         check_pool(pool, run.mine.k, session)
-        start = first_embeddings(
-            embeddings, config,
-            lambda: concept_contexts(
-                clip, pool, config, exclude=exclude, seed=seed, report=report
-            ),
-        )  # fmt: skip
-        bank = vocabulary_bank(
-            session, clip, encode, pool, run.bank, template=pool_template(pool),
-            always=(anchor, negative), exclude=exclude, seed=seed, report=report,
-        )  # fmt: skip
-        done = erase(
-            session, encode, pool, context_of(anchor_cond, "DarkMinerLoop", "anchor"), run,
-            seed=seed, start=start, reference=_reference(clip, run), bank=bank, keep=keep,
-            state=state, text=text_space(clip, pool, exclude) if tokens else None, report=report,
-            on_round=on_round,
-        )  # fmt: skip
-        origin = replace(
+        about = replace(
             origin or Origin(), concept=pool.concept, anchor=anchor, negative=negative,
             sampling=sampling, pool=pool_record(pool), exclude=tuple(exclude), keep=digests(keep),
-            bank=None if bank is None else len(bank),
         )  # fmt: skip
-        lora = lora_of(session, done.adapters, done.embeddings, run, seed, origin)
-    return done, _with_outcome(done, lora)
+        inputs = given(session, pool, about, seed=seed, state=state, embeddings=embeddings)
+
+        def as_lora(state: AdapterState, found: EmbeddingPool, bank: int | None) -> LoraDict:
+            return lora_of(session, state, found, run, seed, replace(about, bank=bank))
+
+        with RunKeeper(kept, run, inputs, pool, as_lora) as keeper:
+            start = first_embeddings(embeddings, config, lambda: concept_contexts(
+                clip, pool, config, exclude=exclude, seed=seed, report=report,
+            ))  # fmt: skip
+            bank = keeper.bank(lambda: vocabulary_bank(
+                session, clip, encode, pool, run.bank, template=pool_template(pool),
+                always=(anchor, negative), exclude=exclude, seed=seed, report=report,
+            ))  # fmt: skip
+            done = erase(
+                session, encode, pool, context_of(anchor_cond, "DarkMinerLoop", "anchor"), run,
+                seed=seed, start=start, reference=_reference(clip, run), bank=bank, keep=keep,
+                state=state, text=text_space(clip, pool, exclude) if tokens else None,
+                report=report, on_round=on_round, keeping=keeper.keeping(),
+            )  # fmt: skip
+            return done, _with_outcome(done, keeper.ended(done))
 
 
 def _tokens(config: EraseConfig) -> int:

@@ -20,6 +20,7 @@ from ..host.run import Progress
 from ..watched import WatchesEncoder
 from .continuing import OPENINGS, check_continued, continuing_inputs, opens
 from .erasing import run_erasure, run_plan
+from .kept import Kept, kept_inputs
 from .origin import encoder_record
 from .report import report_picture
 from .stages import as_continued
@@ -52,6 +53,7 @@ class DarkMinerLoop(WatchesEncoder):
                 *change_inputs(),
                 *continuing_inputs(),
                 inputs.settings(),
+                *kept_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="erased", tooltip="The model with the LoRA on it."),
@@ -73,17 +75,19 @@ class DarkMinerLoop(WatchesEncoder):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, preset=None, threshold=None, chase_steps=None):
-        return check_recipe(cls, preset, threshold, chase_steps)
+    def validate_inputs(cls, preset=None, threshold=None, chase_steps=None, run_folder=None):
+        return check_recipe(cls, preset, threshold, chase_steps, run_folder)
 
     @classmethod
     def execute(
         cls, model, clip, vae, pool, anchor_prompt, negative_prompt, preset, max_rounds, seed,
         sampling_steps, cfg, sampler_name, scheduler, batch_size, clip_vision=None,
         open_clip_model="ViT-L-14", open_clip_weights="openai", exclude_words="", lora=None,
-        embeddings=None, opening=OPENINGS[0], settings=None, **changes,
+        embeddings=None, opening=OPENINGS[0], settings=None, run_folder="", max_minutes=0.0,
+        **changes,
     ):  # fmt: skip
         with named(NODE):
+            kept = Kept.of(run_folder, max_minutes)
             check_continued(lora, embeddings, pool)
             state = state_of(lora, model) if lora is not None else None
             config = run_config(preset, settings, max_rounds, **changes)
@@ -100,7 +104,7 @@ class DarkMinerLoop(WatchesEncoder):
                 negative=negative_prompt, seed=seed, exclude=split_words(exclude_words),
                 sampling=sampling,
                 keep=keep, state=state, embeddings=embeddings, opening=opening, report=progress,
-                origin=Origin(
+                kept=kept, origin=Origin(
                     node=NODE, before=getattr(lora, "metadata", {}),
                     encoder=encoder_record(clip_vision, open_clip_model, open_clip_weights),
                 ),
@@ -147,10 +151,11 @@ def recipe_inputs() -> list:
     ]  # fmt: skip
 
 
-def check_recipe(node, preset, threshold, chase_steps) -> bool | str:
+def check_recipe(node, preset, threshold, chase_steps, run_folder) -> bool | str:
     """What ``validate_inputs`` says of the settings that can contradict each other."""
 
     def check() -> None:
+        Kept.of(run_folder or "", 0.0)
         base = inputs.preset_config(preset or "fast")
         changed_config(base, 0, threshold=threshold or "", chase_steps=chase_steps or 0)
 

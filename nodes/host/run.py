@@ -121,6 +121,24 @@ def output_file(prefix: str) -> Path:
     return Path(folder) / f"{name}_{counter:05}_.safetensors"
 
 
+def output_folder() -> Path:
+    """The host's output folder."""
+    return Path(folder_paths.get_output_directory())
+
+
+def lora_files() -> list[str]:
+    """The host's LoRAs, by the names that its loaders show."""
+    return list(folder_paths.get_filename_list("loras"))
+
+
+def lora_file(name: str) -> Path | None:
+    """The file of one of :func:`lora_files`; None where there is none of the name."""
+    if name not in lora_files():
+        return None
+    path = folder_paths.get_full_path("loras", name)
+    return None if path is None else Path(path)
+
+
 def below_output(path: Path) -> str:
     """A file's place below the output folder, with ``/`` between folders."""
     return Path(os.path.relpath(path, folder_paths.get_output_directory())).as_posix()

@@ -14,7 +14,7 @@ SIZES = {"template": "a * drawing", "size": 5, "width": 32, "height": 32}
 FEW = {
     "anchor_prompt": "a drawing", "negative_prompt": "", "preset": "fast", "max_rounds": 1,
     "seed": 3, **SAMPLING, "threshold": "-1", "mine_steps": 2, "length": 20, "count": 1,
-    "circumvent_steps": 3, "chase_steps": 2, "bank_size": 4,
+    "circumvent_steps": 3, "chase_steps": 2, "bank_size": 4, "run_folder": "off",
 }  # fmt: skip
 M, CLIP, VAE, VISION = (["m", i] for i in range(4))
 

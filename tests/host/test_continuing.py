@@ -14,7 +14,7 @@ pytestmark = pytest.mark.host
 FEW = {
     "anchor_prompt": "a drawing", "negative_prompt": "", "preset": "fast", "seed": 3, **SAMPLING,
     "threshold": "-1", "exclude_words": HELD_OUT, "mine_steps": 2, "count": 1,
-    "circumvent_steps": 2, "chase_steps": 2, "bank_size": 6, "rank": 2,
+    "circumvent_steps": 2, "chase_steps": 2, "bank_size": 6, "rank": 2, "run_folder": "off",
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ NODES = (
     "ImagePoolBuilder", "DarkMinerConceptContexts", "DarkMinerVocabularyBank", "MineEmbedding",
     "VerifyDeltaCLIP", "AttackErasure", "CircumventLoRA", "DarkMinerChase", "DarkMinerRoundOpen",
     "DarkMinerRoundClose", "DarkMinerLoop", "EraseConcepts", "CombineErasures", "SaveErasureLoRA",
-    "DarkMinerSettings", "RedTeam",
+    "DarkMinerSettings", "RedTeam", "LoadErasureLoRA",
 )  # fmt: skip
 
 
@@ -47,7 +47,9 @@ def good(node, sockets):
         if f.io_type in sockets
         else f.default
         if getattr(f, "default", None) is not None
-        else (True if f.io_type == "BOOLEAN" else 0.5 if f.io_type == "FLOAT" else f.options[0])
+        else (
+            True if f.io_type == "BOOLEAN" else 0.5 if f.io_type == "FLOAT" else [*f.options, ""][0]
+        )
         for name, f in fields(node).items()
         if name != "settings"
     }
@@ -66,7 +68,10 @@ def one_sentence(text, node_id, name):
     assert not re.search(r"(object has no attribute|0x[0-9a-f]{6}|Config\.)", text), text
 
 
-@pytest.mark.parametrize("node_id", [n for n in NODES if n != "DarkMinerSettings"])  # texts only
+TEXTS_ONLY = ("DarkMinerSettings", "LoadErasureLoRA")
+
+
+@pytest.mark.parametrize("node_id", [n for n in NODES if n not in TEXTS_ONLY])
 def test_a_wrong_thing_in_any_socket_is_one_sentence(nodes, sockets, node_id):
     node, tried = nodes[node_id], 0
     for name, field in fields(node).items():

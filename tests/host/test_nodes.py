@@ -23,7 +23,7 @@ OURS = (
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
     "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
     "DarkMinerChase", "EraseConcepts", "AttackErasure", "DarkMinerSettings",
-    "RedTeam",
+    "RedTeam", "LoadErasureLoRA",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def loop(prefix="loras/loop", **changes):
         "anchor_prompt": "a drawing", "negative_prompt": "", "preset": "fast", "max_rounds": 2,
         "seed": 3, **SAMPLING, "threshold": "-1", "exclude_words": HELD_OUT, "mine_steps": 3,
         "length": LENGTH, "count": 1, "circumvent_steps": 4, "chase_steps": 3,
-        "bank_size": 6, **changes,
+        "bank_size": 6, "run_folder": "off", **changes,
     }  # fmt: skip
     return {
         **models_and_pool(),

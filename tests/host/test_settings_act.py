@@ -120,6 +120,7 @@ def world(hosted):
             return World.run(
                 "DarkMinerLoop", **World.models, **World.vision_encoder, pool=pool, **prompts,
                 **{"preset": "fast", "max_rounds": 0, "seed": 3, **UNTOUCHED, **given},
+                run_folder="off",
             )  # fmt: skip
 
     return World

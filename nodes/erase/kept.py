@@ -1,0 +1,269 @@
+"""A run that survives what stops it: the folder it is kept in, and the LoRA so far."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io
+
+from ...darkminer.config import EraseConfig
+from ...darkminer.errors import DarkMinerError
+from ...darkminer.files.lora_file import LoraDict, save_lora
+from ...darkminer.files.lora_load import RUN
+from ...darkminer.files.lora_metadata import Origin
+from ...darkminer.files.lora_outcome import OUTCOME
+from ...darkminer.files.names import checked_folder, file_stem
+from ...darkminer.files.settings_differences import MAY_CHANGE
+from ...darkminer.method.erasure import Erasure
+from ...darkminer.method.outcome import adds_nothing
+from ...darkminer.method.run import Keeping
+from ...darkminer.model.adapter import AdapterState
+from ...darkminer.model.interface import DiffusionModel
+from ...darkminer.runs import KeptRun
+from ...darkminer.standing import EVERY
+from ...darkminer.types import EmbeddingPool, ImagePool, RetainSet
+from ..host.run import below_output, output_folder, say
+from .origin import digest
+
+log = logging.getLogger(__name__)
+
+SECONDS = "DARKMINER_CHECKPOINT_SECONDS"
+"""The environment variable that says how often a stage that is under way is kept."""
+OFF = "off"
+RUNS = "darkminer"
+"""The folder below the output folder that holds the folders of runs."""
+UNFINISHED = "loras/unfinished"
+
+
+def kept_inputs() -> list:
+    """Where a run is kept and how long it may take; they stand behind all other inputs."""
+    return [
+        io.String.Input(
+            "run_folder", default="", optional=True, advanced=True,
+            tooltip="The folder below output/darkminer that this run is kept in, so that it goes "
+            "on where it was stopped when the same workflow is queued again. Empty: named by the "
+            "concept and by all that the run is given. off: nothing is kept.",
+        ),
+        io.Float.Input(
+            "max_minutes", default=0.0, min=0.0, max=100_000.0, step=1.0, optional=True,
+            advanced=True,
+            tooltip="Minutes after which the run ends with the erasure so far; queued again with "
+            "more it goes on. 0: no limit.",
+        ),
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How a run is kept, as a node's inputs say.
+
+    Attributes:
+        folder: its name; empty: made of what the run is given; :data:`OFF`: nothing is kept.
+        deadline: :func:`time.monotonic` at which it ends; None: never.
+    """
+
+    folder: str = ""
+    deadline: float | None = None
+
+    @classmethod
+    def of(cls, run_folder: str, max_minutes: float) -> Kept:
+        """The inputs as a value.
+
+        Raises:
+            DarkMinerError: if the name is none that a folder may have.
+        """
+        name = run_folder.strip()
+        if name and name != OFF:
+            name = checked_folder(name, "run_folder")
+        return cls(name, time.monotonic() + 60 * max_minutes if max_minutes else None)
+
+    def below(self, concept: str) -> Kept:
+        """The same for one of several concepts."""
+        named = self.folder and self.folder != OFF
+        folder = f"{self.folder}/{file_stem(concept)}" if named else self.folder
+        return Kept(folder, self.deadline)
+
+    @property
+    def over(self) -> bool:
+        """Whether its time is up."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+
+UNKEPT = Kept(OFF)
+
+
+def given(
+    session: DiffusionModel,
+    pool: ImagePool,
+    about: Origin,
+    *,
+    seed: int,
+    state: AdapterState | None,
+    embeddings: EmbeddingPool | None,
+) -> dict[str, str]:
+    """What a run is given besides its settings, in words and digests.
+
+    Args:
+        about: what the LoRA's file says of it.
+    """
+    before = () if state is None else (*state.up.values(), *state.down.values())
+    found = () if embeddings is None else [e.context for e in embeddings.entries]
+    return {
+        "model": session.fingerprint,
+        "pool": f"{len(pool)} pictures of {pool.concept!r} ({digest([pool.images])})",
+        "anchor_prompt": str(about.anchor),
+        "negative_prompt": str(about.negative),
+        "seed": str(seed),
+        "exclude_words": ", ".join(about.exclude),
+        "keep": " ".join(about.keep),
+        "encoder": json.dumps(about.encoder or {}, sort_keys=True),
+        "lora": digest(before) if before else "",
+        "embeddings": "" if embeddings is None else f"round {embeddings.round} ({digest(found)})",
+    }
+
+
+def own_name(concept: str, config: EraseConfig, inputs: Mapping[str, str]) -> str:
+    """A folder's name made of all that a run's result depends on."""
+    plain = asdict(config)
+    for place in MAY_CHANGE:
+        *stages, name = place.split(".")
+        part = plain
+        for stage in stages:
+            part = part[stage]
+        part.pop(name)
+    about = json.dumps([plain, dict(inputs), torch.__version__, _code()], sort_keys=True)
+    return f"{file_stem(concept)}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
+
+
+@cache
+def _code() -> str:
+    """A digest of the pack's own code: what another code has made is no result of this one."""
+    root, found = Path(__file__).resolve().parents[2], hashlib.sha256()
+    for package in ("darkminer", "nodes"):
+        for path in sorted((root / package).rglob("*.py")):
+            found.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def checkpoint_seconds() -> float:
+    """Seconds between two checkpoints of a stage, as :data:`SECONDS` has it."""
+    try:
+        return max(0.0, float(os.environ.get(SECONDS, EVERY)))
+    except ValueError:
+        log.warning("%s is no number: a checkpoint is made every %g seconds.", SECONDS, EVERY)
+        return EVERY
+
+
+class RunKeeper:
+    """A run's folder, its LoRA so far, and what is said of both. To be used with ``with``.
+
+    Args:
+        kept: what the node says; config, inputs, pool: what the run is given.
+        lora_of: adapters, embeddings and the number of the bank's prompts as a LoRA.
+
+    Raises:
+        DarkMinerError: if the folder that was named holds another run or cannot be used.
+    """
+
+    def __init__(
+        self,
+        kept: Kept,
+        config: EraseConfig,
+        inputs: Mapping[str, str],
+        pool: ImagePool,
+        lora_of: Callable[[AdapterState, EmbeddingPool, int | None], LoraDict],
+    ):
+        self._kept, self._lora_of = kept, lora_of
+        self._run: KeptRun | None = None
+        self._bank: RetainSet | None = None
+        self._times, self._seconds = 0, 0.0
+        self.name = ""
+        if kept.folder == OFF:
+            return
+        self.name = f"{RUNS}/{kept.folder or own_name(pool.concept, config, inputs)}"
+        try:
+            self._run = KeptRun.open(output_folder(), self.name, config, inputs, pool)
+        except DarkMinerError as error:
+            if kept.folder:
+                raise
+            log.warning("%s This run is not kept.", error)  # nobody has asked for a folder
+
+    def __enter__(self) -> RunKeeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._run is not None:
+            self._run.__exit__(None, None, None)
+
+    def bank(self, make: Callable[[], RetainSet | None]) -> RetainSet | None:
+        """The vocabulary bank, made once a run."""
+        self._bank = make() if self._run is None else self._run.bank(make)
+        return self._bank
+
+    def keeping(self) -> Keeping:
+        """What :func:`~...darkminer.method.loop.erase` is given."""
+        if self._run is None:
+            return Keeping(broken=self._broken, deadline=self._kept.deadline)
+        begun = self._run.begun
+        if begun is not None:
+            words = "is taken from" if begun.over else f"goes on after {len(begun.finished)} stages"
+            log.info("The run %s %s (output/%s).", words, begun.embeddings.concept, self.name)
+            say(f"{words} output/{self.name}")
+        return Keeping(
+            begun, self._keep, self._broken, checkpoint_seconds(), self._kept.deadline
+        )  # fmt: skip
+
+    def _keep(self, so_far: Erasure) -> None:
+        assert self._run is not None
+        begun = time.monotonic()
+        self._run.keep(so_far)
+        self._times, self._seconds = self._times + 1, self._seconds + time.monotonic() - begun
+
+    def ended(self, done: Erasure) -> LoraDict:
+        """The LoRA that a run ended with; the one so far has no use any more."""
+        if self._run is not None:
+            log.info(
+                "The run was kept %d times in %.1f s (output/%s).", self._times, self._seconds,
+                self.name,
+            )  # fmt: skip
+            if done.over:
+                self._run.end(done)
+        if done.over:
+            self._so_far.unlink(missing_ok=True)
+        return self._lora(done)
+
+    def _lora(self, erasure: Erasure) -> LoraDict:
+        bank = None if self._bank is None else len(self._bank)
+        lora = self._lora_of(erasure.adapters, erasure.embeddings, bank)
+        named = {RUN: self.name} if self._run is not None else {}
+        return LoraDict(lora, lora.metadata | named)
+
+    @property
+    def _so_far(self) -> Path:
+        stem = self.name.replace("/", "-") or "erasure"
+        return output_folder() / UNFINISHED / f"{stem}.safetensors"
+
+    def _broken(self, so_far: Erasure) -> None:
+        """Save the LoRA as it stands where something ends the run, and say where it is."""
+        if adds_nothing(so_far.adapters):
+            return
+        path, lora = self._so_far, self._lora(so_far)
+        try:
+            save_lora(path, lora, lora.metadata | {OUTCOME: "Unfinished: the run was stopped."})
+        except DarkMinerError as error:
+            log.error("The LoRA so far is lost: %s", error)
+            return
+        words = f"stopped; the LoRA so far is saved as {below_output(path)}"
+        if self._run is not None:
+            words += "; queue the same workflow again to go on"
+        log.warning("%s", words)
+        say(words)

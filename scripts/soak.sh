@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Hours of what the tests do for seconds: runs go on from every step, servers are killed and stopped 25 times,
+# folders and files are damaged at random.
+#   bash scripts/soak.sh [pytest arguments]
+set -euo pipefail
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+source "$ROOT/scripts/setup.sh" dev
+cd "$ROOT"
+export SOAK=1 SOAK_KILLS="${SOAK_KILLS:-25}" SOAK_FUZZ_SECONDS="${SOAK_FUZZ_SECONDS:-600}"
+say "pytest"
+exec "$PYTHON" -P -m pytest -v tests/test_resume.py tests/test_run_folder.py tests/test_run_folder_crash.py \
+  tests/test_run_folder_damage.py tests/test_lora_load.py tests/host/test_kept.py "$@"
