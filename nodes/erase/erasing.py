@@ -191,7 +191,7 @@ def run_erasure(
             origin or Origin(), concept=pool.concept, anchor=anchor, negative=negative,
             sampling=sampling, pool=pool_record(pool), exclude=tuple(exclude), keep=digests(keep),
         )  # fmt: skip
-        inputs = given(session, pool, about, seed=seed, state=state, embeddings=embeddings)
+        inputs = given(session, pool, about, (model, clip, vae), seed, state, embeddings)
 
         def as_lora(state: AdapterState, found: EmbeddingPool, bank: int | None) -> LoraDict:
             return lora_of(session, state, found, run, seed, replace(about, bank=bank))

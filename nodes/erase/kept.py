@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from comfy_api.latest import io
@@ -23,6 +24,7 @@ from ...darkminer.files.lora_metadata import Origin
 from ...darkminer.files.lora_outcome import OUTCOME
 from ...darkminer.files.names import checked_folder, file_stem
 from ...darkminer.files.settings_differences import MAY_CHANGE
+from ...darkminer.files.stamps import stamp
 from ...darkminer.method.erasure import Erasure
 from ...darkminer.method.outcome import adds_nothing
 from ...darkminer.method.run import Keeping
@@ -31,6 +33,7 @@ from ...darkminer.model.interface import DiffusionModel
 from ...darkminer.runs import KeptRun
 from ...darkminer.standing import EVERY
 from ...darkminer.types import EmbeddingPool, ImagePool, RetainSet
+from ..host.fingerprint import options_fingerprint, text_fingerprint, vae_fingerprint
 from ..host.run import below_output, output_folder, say
 from .origin import digest
 
@@ -105,7 +108,7 @@ def given(
     session: DiffusionModel,
     pool: ImagePool,
     about: Origin,
-    *,
+    models: tuple[Any, Any, Any],
     seed: int,
     state: AdapterState | None,
     embeddings: EmbeddingPool | None,
@@ -114,18 +117,28 @@ def given(
 
     Args:
         about: what the LoRA's file says of it.
+        models: MODEL, CLIP and VAE.
     """
+    model, clip, vae = models
+    encoder = dict(about.encoder or {})
+    weights = Path(encoder.get("open_clip_weights", ""))
+    if encoder.get("open_clip_weights") and weights.is_file():
+        encoder["file"] = stamp(weights)
     before = () if state is None else (*state.up.values(), *state.down.values())
     found = () if embeddings is None else [e.context for e in embeddings.entries]
     return {
         "model": session.fingerprint,
-        "pool": f"{len(pool)} pictures of {pool.concept!r} ({digest([pool.images])})",
+        "model_options": options_fingerprint(model),
+        "clip": text_fingerprint(clip),
+        "vae": vae_fingerprint(vae),
+        "pool": f"{len(pool)} pictures of {pool.concept!r} ({digest([pool.images, pool.latents])})",
+        "template": f"{pool.prompt!r} {pool.template!r}",
         "anchor_prompt": str(about.anchor),
         "negative_prompt": str(about.negative),
         "seed": str(seed),
         "exclude_words": ", ".join(about.exclude),
         "keep": " ".join(about.keep),
-        "encoder": json.dumps(about.encoder or {}, sort_keys=True),
+        "encoder": json.dumps(encoder, sort_keys=True),
         "lora": digest(before) if before else "",
         "embeddings": "" if embeddings is None else f"round {embeddings.round} ({digest(found)})",
     }

@@ -103,3 +103,38 @@ def test_an_erased_model_takes_pools_of_its_own_and_of_the_original(tools, model
     for maker, trained in [(model, erased), (erased, erased), (erased, model)]:
         with on(tools, trained, family, made_by(tools, maker, family)) as (session, _):
             assert "+" in session.fingerprint or trained is model
+
+
+def test_what_else_is_on_a_model_has_a_name_that_tells_its_values_apart(tools, models):
+    import node_helpers  # noqa: F401  (the host's own nodes import it)
+    from comfy_extras.nodes_freelunch import FreeU
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+    from dark_miner.nodes.host.fingerprint import options_fingerprint
+
+    model = models["sd15"]
+    assert options_fingerprint(model) == options_fingerprint(model.clone()) == ""
+
+    def free(b1):
+        made = FreeU.execute(model, b1, 1.2, 0.9, 0.2)
+        return options_fingerprint(made.args[0] if hasattr(made, "args") else made[0])
+
+    assert len(free(1.1)) == 12 and free(1.1) == free(1.1) != free(1.3)
+
+    def sampled(kind):
+        return options_fingerprint(ModelSamplingDiscrete().patch(model, kind, False)[0])
+
+    assert sampled("eps") == sampled("eps") != sampled("v_prediction") != free(1.1)
+
+
+def test_text_encoders_and_autoencoders_have_names(hosted):
+    from dark_miner.demo.models import load_demo_models
+    from dark_miner.nodes.host.fingerprint import text_fingerprint, vae_fingerprint
+
+    _, clip, vae, _ = load_demo_models()
+    skipped = clip.clone()
+    skipped.clip_layer(-2)
+    assert text_fingerprint(clip) == text_fingerprint(clip.clone()) != text_fingerprint(skipped)
+    before = text_fingerprint(clip), vae_fingerprint(vae)
+    with torch.no_grad():
+        next(vae.patcher.model.parameters()).add_(1.0)
+    assert text_fingerprint(clip) == before[0] and vae_fingerprint(vae) != before[1]
