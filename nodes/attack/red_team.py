@@ -103,28 +103,7 @@ class RedTeam(WatchesEncoder):
                 clip_name,
                 clip_weights,
             ],
-            outputs=[
-                io.Float.Output(
-                    display_name="success", tooltip="The best attack's share of pictures."
-                ),
-                io.Image.Output(
-                    display_name="pictures",
-                    tooltip="What was drawn: the prompts as they are, then attack by attack.",
-                ),
-                io.Conditioning.Output(
-                    display_name="found",
-                    tooltip="The contexts of these pictures. A KSampler draws them: picture i of a "
-                    "batch is made from context i.",
-                ),
-                io.String.Output(display_name="texts", tooltip="The texts that were found."),
-                io.String.Output(
-                    display_name="table", tooltip="Every attack's share with its 95 % interval."
-                ),
-                sockets.LossMap.Output(
-                    display_name="loss",
-                    tooltip="Mean loss of each attack's steps, by name; loss is the first's."
-                ),
-            ],
+            outputs=outputs(),
         )  # fmt: skip
 
     @classmethod
@@ -160,6 +139,32 @@ class RedTeam(WatchesEncoder):
             conditioning_of(found, anchor, frames=has_frames(model)), found.texts(), table,
             losses_of(found),
         )  # fmt: skip
+
+
+def outputs() -> list:
+    """What a red team hands on."""
+    return [
+        io.Float.Output(
+            display_name="success", tooltip="The best attack's share of pictures."
+        ),
+        io.Image.Output(
+            display_name="pictures",
+            tooltip="What was drawn: the prompts as they are, then attack by attack.",
+        ),
+        io.Conditioning.Output(
+            display_name="found",
+            tooltip="The contexts of these pictures. A KSampler draws them: picture i of a "
+            "batch is made from context i.",
+        ),
+        io.String.Output(display_name="texts", tooltip="The texts that were found."),
+        io.String.Output(
+            display_name="table", tooltip="Every attack's share with its 95 % interval."
+        ),
+        sockets.LossMap.Output(
+            display_name="loss",
+            tooltip="Mean loss of each attack's steps, by name; loss is the first's."
+        ),
+    ]  # fmt: skip
 
 
 def what_attackers_know(
