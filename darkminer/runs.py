@@ -48,10 +48,10 @@ class KeptRun:
 
     def __init__(self, folder: RunFolder, begun: Erasure | None):
         self._folder, self.begun = folder, begun
-        self._written: dict[str, Any] = {}
-        if begun is not None:
-            # What was read need not be written: the same objects mean the same records.
-            self._written = {r.name: _identity(v) for r, v in _records(begun)}
+        self._pending: dict[Record[Any], Any] = {}
+        # What was read need not be written: the same objects mean the same records. They are held,
+        # so that no other object gets to stand where one of them stood.
+        self._written = {} if begun is None else {r.name: v for r, v in _records(begun)}
 
     @classmethod
     def open(
@@ -77,12 +77,14 @@ class KeptRun:
         try:
             state = folder.state
             begun = None if state is None else _going_on(state, name, config, inputs)
-            first: dict[Record[Any], Any] = {SETTINGS: config, INPUTS: dict(inputs)}
-            if state is None and pool is not None:
-                first[POOL] = pool
-            if state is None or state.read(SETTINGS) != config:
-                folder.save(first)
-            return cls(folder, begun)
+            run = cls(folder, begun)
+            if state is None:
+                first: dict[Record[Any], Any] = {SETTINGS: config, INPUTS: dict(inputs)}
+                folder.save({**first, POOL: pool} if pool is not None else first)
+            elif state.read(SETTINGS) != config:
+                # Not before what they change: a run that ends here must find the difference again.
+                run._pending = {SETTINGS: config}
+            return run
         except BaseException:
             folder.close()
             raise
@@ -100,7 +102,7 @@ class KeptRun:
             return state.read(BANK)
         made = make()
         if made is not None:
-            self._folder.save({BANK: made})
+            self._pending[BANK] = made
         return made
 
     def keep(self, erasure: Erasure) -> None:
@@ -109,11 +111,13 @@ class KeptRun:
         Raises:
             DarkMinerError: as :meth:`~.files.run_folder.RunFolder.save`.
         """
-        new = {r: v for r, v in _records(erasure) if self._written.get(r.name) != _identity(v)}
+        records = dict(_records(erasure))
+        new = {r: v for r, v in records.items() if not _same(self._written.get(r.name), v)}
         self._folder.save(
-            {**new, REPORT: report(erasure)}, drop=[STAGE] if erasure.stage is None else []
+            {**self._pending, **new, REPORT: report(erasure)},
+            drop=[record for record in (STAGE, LAST) if record not in records],
         )
-        self._written |= {r.name: _identity(v) for r, v in new.items()}
+        self._pending, self._written = {}, {r.name: v for r, v in records.items()}
 
     def end(self, erasure: Erasure) -> None:
         """Save what the run ended with, and let go of what can be made again."""
@@ -164,9 +168,11 @@ def _records(erasure: Erasure) -> Iterator[tuple[Record[Any], Any]]:
         yield LAST, erasure.last
 
 
-def _identity(value: Any) -> Any:
-    """What tells one value from another: values are never changed in place."""
-    return tuple(id(one) for one in value) if isinstance(value, tuple) else id(value)
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are one object, or tuples of the same: values never change in place."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+    return one is other
 
 
 def _trained_round(erasure: Erasure) -> int:
@@ -187,7 +193,7 @@ def _erasure(state: State) -> Erasure | None:
         figures.finished, state.read(STAGE) if STAGE in state else None, before=figures.before,
     )  # fmt: skip
     # Read last: reading adds to what the folder has to say of itself.
-    return replace(found, notes=(*figures.notes, *state.notes))
+    return replace(found, notes=tuple(dict.fromkeys((*figures.notes, *state.notes))))
 
 
 def _going_on(
@@ -211,14 +217,17 @@ def _going_on(
     found = _erasure(state)
     if found is None:
         return None
-    limit, rounds = config.max_rounds, found.embeddings.round - found.before
-    if limit is not None and rounds > limit and not found.over:
+    limit, rounds = config.max_rounds, found.rounds
+    if limit is not None and rounds > limit:
         raise DarkMinerError(
             f"max_rounds is {limit} and the run in {name!r} is in round {rounds}: set it to that "
             "at least, or name a new folder."
         )
-    changed = {one.place for one in told}
+    judged_anew = "verify.threshold" in {one.place for one in told}
+    if judged_anew and not found.judged_alike(config.verify.threshold):
+        raise DarkMinerError(
+            f"The rounds of the run in {name!r} would have been others with the threshold "
+            f"{config.verify.threshold}: set it back to go on, or name a new folder."
+        )
     more_rounds = found.last is not None and (limit is None or limit > rounds)
-    if found.over and (more_rounds or "verify.threshold" in changed):
-        return found.reopened()
-    return found
+    return found.reopened() if found.over and (more_rounds or judged_anew) else found

@@ -150,10 +150,19 @@ def test_more_rounds_and_another_threshold_go_on_as_if_they_had_been_asked_for_a
         assert folder.begun is not None and not folder.begun.over
         more = run(ALL, Keeping(folder.begun, folder.keep))
         assert result(more) == result(run())
+    # No score lies between the two: the rounds would have been the same.
+    alike = replace(ALL, verify=replace(ALL.verify, threshold=-0.99))
+    with KeptRun.open(tmp_path, "ink", alike, INPUTS) as folder:
+        assert folder.begun is not None and not folder.begun.over
+    with KeptRun.open(tmp_path, "ink", alike, INPUTS) as folder:
+        assert folder.begun is not None and not folder.begun.over, "nothing was judged meanwhile"
+        judged = run(alike, Keeping(folder.begun, folder.keep))
+    assert judged.last.threshold == -0.99 and bits(judged.adapters.up) == bits(more.adapters.up)
     never = replace(ALL, verify=replace(ALL.verify, threshold=1.0))
-    with KeptRun.open(tmp_path, "ink", never, INPUTS) as folder:
-        judged = run(never, Keeping(folder.begun, folder.keep))
-    assert not judged.last.verified and bits(judged.adapters.up) == bits(more.adapters.up)
+    with pytest.raises(DarkMinerError, match="would have been others with the threshold 1.0"):
+        KeptRun.open(tmp_path, "ink", never, INPUTS)
+    with pytest.raises(DarkMinerError, match="max_rounds is 1 and the run in 'ink' is in round 2"):
+        KeptRun.open(tmp_path, "ink", replace(alike, max_rounds=1), INPUTS)
     with KeptRun.open(tmp_path, "other", never, INPUTS) as folder:
         first = run(never, Keeping(folder.begun, folder.keep))
         assert len(first.verdicts) == 1 and not first.verdicts[0].verified
@@ -178,11 +187,85 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
 def test_fewer_rounds_than_were_run_are_refused(tmp_path):
     kept = []
     run(keeping=Keeping(keep=kept.append))
-    inside = next(k for k in kept if "mine 2" in k.finished)
+    inside = next(k for k in kept if "verify 2" in k.finished)
     with KeptRun.open(tmp_path, "ink", ALL, INPUTS) as folder:
         folder.keep(inside)
     with pytest.raises(DarkMinerError, match="max_rounds is 1 and the run in 'ink' is in round 2"):
         KeptRun.open(tmp_path, "ink", replace(ALL, max_rounds=1), INPUTS)
+
+
+def test_a_last_look_that_was_stopped_is_no_round_too_many(tmp_path):
+    kept = []
+    one = replace(ALL, max_rounds=1)
+    done = run(one, Keeping(keep=kept.append))
+    inside = next(k for k in kept if "mine 2" in k.finished)
+    with KeptRun.open(tmp_path, "ink", one, INPUTS) as folder:
+        folder.keep(inside)
+    for config, whole in ((one, done), (ALL, run())):
+        with KeptRun.open(tmp_path, "ink", config, INPUTS) as folder:
+            assert result(run(config, Keeping(folder.begun))) == result(whole)
+
+
+def test_every_save_holds_what_was_handed_over(tmp_path, whole):
+    """Values that are made anew and forgotten each time stand where others stood in memory."""
+    _, kept = whole
+    with KeptRun.open(tmp_path, "ink", ALL, INPUTS) as folder:
+        for k in kept[::3]:
+            stage = None if k.stage is None else replace(k.stage)
+            folder.keep(replace(k, stage=stage, losses=dict(k.losses)))
+            del stage
+            found, _ = read_erasure(tmp_path, "ink")
+            assert result(found) == result(k)
+            assert (found.stage and found.stage.step) == (k.stage and k.stage.step)
+
+
+def test_directions_that_are_closed_stay_closed_where_a_repair_goes_on():
+    config = replace(ALL, max_rounds=0, retain=replace(ALL.retain, keep_exact=0.9))
+    kept = []
+    done = run(config, Keeping(keep=kept.append, every=0.0))
+    for begun in [k for k in kept if "chase" in k.finished][::2]:
+        assert result(run(config, Keeping(begun=begun))) == result(done)
+
+
+def test_a_run_that_goes_on_with_another_is_stopped_and_goes_on(whole):
+    first = run(replace(ALL, max_rounds=1))
+    config = replace(
+        ALL, max_rounds=1, text_start=False, chase=replace(ALL.chase, steps=0),
+        repair=replace(ALL.repair, steps=0),
+    )  # fmt: skip
+
+    def rest(keeping):
+        return erase(
+            toy.model(), toy.encode, toy.pool(), toy.context(0), config, seed=0,
+            start=first.embeddings, state=first.adapters, bank=chased.bank(),
+            keep=[toy.context(9)], text=chased.space(), keeping=keeping,
+        )  # fmt: skip
+
+    kept = []
+    done = rest(Keeping(keep=kept.append, every=0.0))
+    assert done.before == 1 and done.rounds == 1
+    for begun in kept[::3]:
+        assert result(rest(Keeping(begun=begun))) == result(done)
+
+
+def test_a_lora_that_is_no_number_is_never_handed_over_when_the_time_is_up():
+    kept = []
+    with_nan = diverging(range(2, 10**6))
+    clock, counted = time.monotonic, itertools.count()
+
+    def report(r):
+        if r.stage == "circumvent" and not r.part and next(counted) == 3:
+            time.monotonic = lambda: clock() + 1e6
+
+    try:
+        done = erase(
+            with_nan, toy.encode, toy.pool(), toy.context(0), ALL, seed=0, start=chased.start(),
+            report=report, keeping=Keeping(keep=kept.append, deadline=clock() + 1e5),
+        )  # fmt: skip
+    finally:
+        time.monotonic = clock
+    assert done.timed_out
+    assert all(bool(torch.isfinite(up).all()) for up in done.adapters.up.values())
 
 
 def diverging(steps):

@@ -9,8 +9,8 @@ from ..errors import DarkMinerError
 from ..settings import Settings, rules, stages, written
 
 MAY_CHANGE: frozenset[str] = frozenset({"max_rounds", "verify.threshold"})
-"""Places of the settings that another value may have when a run goes on: what was done so far is
-what it would have been with that value."""
+"""Places of the settings that another value may have when a run goes on, where what was done so far
+is what it would have been with that value; whether it is, :mod:`~..runs` knows."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,24 @@ class Erasure:
         return ended and not self.verdicts[-1].verified
 
     @property
+    def rounds(self) -> int:
+        """Rounds of this run that have begun; its last look, which only mines, is none."""
+        names = (name.split() for name in self.finished)
+        begun = [int(n[1]) for n in names if n[0] in ("verify", "pictures", "circumvent")]
+        return max(begun, default=self.before) - self.before
+
+    def judged_alike(self, threshold: float | str) -> bool:
+        """Whether another threshold would have let the same embeddings through in every round, but
+        for the verification that ended the run.
+        """
+        ended = self.over and self.last is None
+        scores = [(s, v.threshold) for v in self.verdicts[: -1 if ended else None]
+                  for s in v.scores]  # fmt: skip
+        if not isinstance(threshold, float):
+            return not scores
+        return all((s > threshold) == (s > before) for s, before in scores)
+
+    @property
     def live(self) -> AdapterState:
         """The LoRA as it stands, also within a stage."""
         inside = self.stage.adapters if self.stage is not None else None

@@ -90,10 +90,10 @@ def erase(
         _all_stages(run, on_round)
         return run.so_far()
     except OutOfTime:
-        return replace(run.so_far(), adapters=run.adapters.state(), timed_out=True)
+        return replace(run.so_far(), adapters=run.live(), timed_out=True)
     except BaseException:
         if keeping.broken is not None:
-            keeping.broken(replace(run.so_far(), adapters=run.adapters.state()))
+            keeping.broken(replace(run.so_far(), adapters=run.live()))
         raise
     finally:
         run.adapters.remove()

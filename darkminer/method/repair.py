@@ -72,6 +72,7 @@ def repair(
     """
     round_ = embeddings.round
     gen = generator(seed, round_, "repair")
+    retain.close_exactly(model, adapters)
     retain = replace(retain, config=replace(retain.config, batch=config.retain_batch))
     kept = retain.in_training(model, adapters, "repair.{}", seed=seed, round_=round_, report=report)
     texts = [e for e in concept_texts(embeddings, "repair") if e.latents is not None]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config import EraseConfig
 from ..errors import DarkMinerError, DivergedError, NotFiniteError
+from ..finite import is_finite
 from ..model.adapter import Adapters, AdapterState
 from ..model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ..standing import EVERY, Checkpoints, OutOfTime, StageState
@@ -123,6 +124,12 @@ class Run:
             dict(self.seconds), tuple(self.finished), stage, notes=tuple(self.notes),
             before=self.before,
         )  # fmt: skip
+
+    def live(self) -> AdapterState:
+        """The LoRA as it stands, also within a stage; as the stage began where it is no number."""
+        state = self.adapters.state()
+        sound = all(is_finite(t) for part in (state.up, state.down) for t in part.values())
+        return state if sound else self._settled
 
     def _keep(self, stage: StageState | None = None) -> None:
         """Hand over what it has come to; where that cannot be kept the run says so and goes on."""

@@ -22,8 +22,7 @@ from ...darkminer.files.lora_file import LoraDict, save_lora
 from ...darkminer.files.lora_load import RUN
 from ...darkminer.files.lora_metadata import Origin
 from ...darkminer.files.lora_outcome import OUTCOME
-from ...darkminer.files.names import checked_folder, file_stem
-from ...darkminer.files.settings_differences import MAY_CHANGE
+from ...darkminer.files.names import MAX_PREFIX, MAX_STEM, checked_folder, file_stem
 from ...darkminer.files.stamps import stamp
 from ...darkminer.method.erasure import Erasure
 from ...darkminer.method.outcome import adds_nothing
@@ -72,10 +71,13 @@ class Kept:
     Attributes:
         folder: its name; empty: made of what the run is given; :data:`OFF`: nothing is kept.
         deadline: :func:`time.monotonic` at which it ends; None: never.
+        one_of_several: whether the folder is made for one of several concepts, of which a later one
+            begins anew where an earlier one has changed.
     """
 
     folder: str = ""
     deadline: float | None = None
+    one_of_several: bool = False
 
     @classmethod
     def of(cls, run_folder: str, max_minutes: float) -> Kept:
@@ -87,13 +89,25 @@ class Kept:
         name = run_folder.strip()
         if name and name != OFF:
             name = checked_folder(name, "run_folder")
+            most = MAX_PREFIX - len(RUNS) - MAX_STEM - 24  # around it, a concept's own and a second
+            if len(name.encode()) > most:
+                raise DarkMinerError(
+                    f"run_folder is {len(name.encode())} bytes long: write at most {most}."
+                )
         return cls(name, time.monotonic() + 60 * max_minutes if max_minutes else None)
 
     def below(self, concept: str) -> Kept:
         """The same for one of several concepts."""
-        named = self.folder and self.folder != OFF
-        folder = f"{self.folder}/{file_stem(concept)}" if named else self.folder
-        return Kept(folder, self.deadline)
+        if not self.named:
+            return self
+        digits = hashlib.sha256(concept.encode("utf-8", "backslashreplace")).hexdigest()[:6]
+        folder = f"{self.folder}/{file_stem(concept)[: MAX_STEM - 8]}-{digits}"
+        return Kept(folder, self.deadline, one_of_several=True)
+
+    @property
+    def named(self) -> bool:
+        """Whether a person has named the folder."""
+        return bool(self.folder) and self.folder != OFF
 
     @property
     def over(self) -> bool:
@@ -125,7 +139,8 @@ def given(
     if encoder.get("open_clip_weights") and weights.is_file():
         encoder["file"] = stamp(weights)
     before = () if state is None else (*state.up.values(), *state.down.values())
-    found = () if embeddings is None else [e.context for e in embeddings.entries]
+    entries = () if embeddings is None else embeddings.entries
+    found = [t for e in entries for t in (e.context, e.anchor, e.latents) if t is not None]
     return {
         "model": session.fingerprint,
         "model_options": options_fingerprint(model),
@@ -145,14 +160,11 @@ def given(
 
 
 def own_name(concept: str, config: EraseConfig, inputs: Mapping[str, str]) -> str:
-    """A folder's name made of all that a run's result depends on."""
+    """A folder's name made of all that a run's result depends on, but how many rounds it may have:
+    more of them go on.
+    """
     plain = asdict(config)
-    for place in MAY_CHANGE:
-        *stages, name = place.split(".")
-        part = plain
-        for stage in stages:
-            part = part[stage]
-        part.pop(name)
+    plain.pop("max_rounds")
     about = json.dumps([plain, dict(inputs), torch.__version__, _code()], sort_keys=True)
     return f"{file_stem(concept)}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
 
@@ -199,16 +211,25 @@ class RunKeeper:
         self._run: KeptRun | None = None
         self._bank: RetainSet | None = None
         self._times, self._seconds = 0, 0.0
-        self.name = ""
-        if kept.folder == OFF:
-            return
-        self.name = f"{RUNS}/{kept.folder or own_name(pool.concept, config, inputs)}"
-        try:
-            self._run = KeptRun.open(output_folder(), self.name, config, inputs, pool)
-        except DarkMinerError as error:
-            if kept.folder:
-                raise
-            log.warning("%s This run is not kept.", error)  # nobody has asked for a folder
+        own = own_name(pool.concept, config, inputs)
+        self.name = f"{RUNS}/{kept.folder if kept.named else own}"
+        for name in () if kept.folder == OFF else self._choices(config, own):
+            try:
+                self._run = KeptRun.open(output_folder(), name, config, inputs, pool)
+                self.name = name
+                return
+            except DarkMinerError as error:
+                if kept.named and not kept.one_of_several:
+                    raise
+                log.warning("%s", error)
+        if kept.folder != OFF:
+            log.warning("This run is not kept.")  # nobody has asked for a folder
+
+    def _choices(self, config: EraseConfig, own: str) -> list[str]:
+        """Folders for the run: where the first holds another run that nobody named, a second."""
+        if self._kept.named:
+            return [self.name, f"{self.name}-{own.rpartition('-')[2]}"]
+        return [self.name, f"{self.name}-{config.max_rounds or 'all'}"]
 
     def __enter__(self) -> RunKeeper:
         return self
@@ -243,16 +264,20 @@ class RunKeeper:
 
     def ended(self, done: Erasure) -> LoraDict:
         """The LoRA that a run ended with; the one so far has no use any more."""
-        if self._run is not None:
-            log.info(
-                "The run was kept %d times in %.1f s (output/%s).", self._times, self._seconds,
-                self.name,
-            )  # fmt: skip
+        lora = self._lora(done)
+        if self._run is None:
+            return lora
+        log.info(
+            "The run was kept %d times in %.1f s (output/%s).", self._times, self._seconds,
+            self.name,
+        )  # fmt: skip
+        try:
             if done.over:
                 self._run.end(done)
-        if done.over:
-            self._so_far.unlink(missing_ok=True)
-        return self._lora(done)
+                self._so_far.unlink(missing_ok=True)
+        except (DarkMinerError, OSError) as error:
+            log.warning("What is left of the run cannot be put in order: %s", error)
+        return lora
 
     def _lora(self, erasure: Erasure) -> LoraDict:
         bank = None if self._bank is None else len(self._bank)
@@ -262,8 +287,9 @@ class RunKeeper:
 
     @property
     def _so_far(self) -> Path:
-        stem = self.name.replace("/", "-") or "erasure"
-        return output_folder() / UNFINISHED / f"{stem}.safetensors"
+        digits = hashlib.sha256(self.name.encode()).hexdigest()[:10]
+        stem = file_stem(self.name.rpartition("/")[2])[: MAX_STEM - 11]
+        return output_folder() / UNFINISHED / f"{stem}-{digits}.safetensors"
 
     def _broken(self, so_far: Erasure) -> None:
         """Save the LoRA as it stands where something ends the run, and say where it is."""

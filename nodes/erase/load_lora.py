@@ -10,11 +10,13 @@ from ...darkminer.errors import DarkMinerError
 from ...darkminer.files import stamps as file_stamps
 from ...darkminer.files.lora_file import LoraDict
 from ...darkminer.files.lora_load import RUN, read_lora, rounds_told
+from ...darkminer.method.erasure import Erasure
 from ...darkminer.runs import read_erasure
 from ...darkminer.types import EmbeddingPool
 from .. import sockets
 from ..fields import named
 from ..host.run import lora_file, lora_files, output_folder, say
+from .origin import digest
 
 NODE = "LoadErasureLoRA"
 log = logging.getLogger(__name__)
@@ -81,10 +83,18 @@ def embeddings_of(lora: LoraDict) -> tuple[EmbeddingPool, str]:
             log.warning("%s", error)
         else:
             notes = "".join(f" {note}" for note in state.notes)
-            if erasure.embeddings.round == told.round:
+            if _of_one_run(lora, erasure, told):
                 count = len(erasure.embeddings.entries)
                 return erasure.embeddings, f"{what}, with {count} embeddings of its run.{notes}"
     return told, (
         f"{what}. The folder of its run is not there or has gone on: what was found before is not "
         "trained on again; rounds and seeds are counted on."
     )
+
+
+def _of_one_run(lora: LoraDict, erasure: Erasure, told: EmbeddingPool) -> bool:
+    """Whether the folder's run stands where the file was made."""
+    found = erasure.embeddings
+    kept = {digest([down]) for down in erasure.adapters.down.values()}
+    ours = {digest([t]) for key, t in lora.items() if key.endswith(".lora_down.weight")}
+    return (found.round, found.concept, kept) == (told.round, told.concept, ours)
