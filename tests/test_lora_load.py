@@ -9,7 +9,7 @@ import pytest
 import torch
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.files.lora_file import save_lora
-from dark_miner.darkminer.files.lora_load import read_lora, rounds_told
+from dark_miner.darkminer.files.lora_load import read_lora, rounds_told, run_folder_told
 
 FUZZ_SECONDS = float(os.environ.get("SOAK_FUZZ_SECONDS", "0"))
 """How long to damage files at random, besides a fixed number of times."""
@@ -45,6 +45,15 @@ def test_a_file_behind_a_link_is_read(file, tmp_path):
     link = tmp_path / "link.safetensors"
     link.symlink_to(file)
     assert read_lora(link).keys() == TENSORS.keys()
+
+
+@pytest.mark.parametrize("run, folder", [
+    ({**RUN, "run_folder": "darkminer/ink"}, "darkminer/ink"), (RUN, ""),
+    ({**RUN, "run_folder": 3}, ""),
+])  # fmt: skip
+def test_the_newest_run_says_which_folder_kept_it(run, folder):
+    assert run_folder_told(about({**RUN, "run_folder": "darkminer/older"}, run)) == folder
+    assert run_folder_told({}) == ""
 
 
 def test_rounds_and_scores_come_from_the_newest_run():

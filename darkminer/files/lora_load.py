@@ -17,9 +17,6 @@ from .lora_metadata import runs_of
 from .run_files import opened
 from .tensor_file import read_tensors
 
-RUN = "darkminer_run"
-"""The metadata's name of the run folder in which a LoRA was made."""
-
 
 def read_lora(path: Path) -> LoraDict:
     """A LoRA file with its metadata, read within the bounds of :mod:`~.bounds`.
@@ -43,6 +40,13 @@ def read_lora(path: Path) -> LoraDict:
     lora = LoraDict(found.tensors, found.metadata)
     lora_layers(lora, f"The file {path.name!r}")
     return lora
+
+
+def run_folder_told(about: Mapping[str, str]) -> str:
+    """The folder that kept the newest run, as a file's metadata have it; empty for none."""
+    runs = runs_of(about)
+    folder = runs[-1].get("run_folder") if runs else None
+    return folder if isinstance(folder, str) else ""
 
 
 def rounds_told(about: Mapping[str, str]) -> EmbeddingPool:

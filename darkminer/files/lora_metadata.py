@@ -40,6 +40,7 @@ class Origin:
         exclude: words that no prompt held.
         keep: digests of the kept prompts.
         bank: prompts of the vocabulary bank, where it was handed in.
+        run_folder: the folder below the host's output folder that kept the run; empty for none.
         before: metadata of the LoRA that was continued.
     """
 
@@ -53,6 +54,7 @@ class Origin:
     exclude: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     bank: int | None = None
+    run_folder: str = ""
     before: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -109,6 +111,7 @@ def _run(
         "exclude": list(origin.exclude),
         "keep": list(origin.keep),
         "bank": origin.bank,
+        "run_folder": origin.run_folder,
         "base_fingerprint": fingerprint,
     }
 

@@ -193,8 +193,9 @@ def run_erasure(
         )  # fmt: skip
         inputs = given(session, pool, about, (model, clip, vae), seed, state, embeddings)
 
-        def as_lora(state: AdapterState, found: EmbeddingPool, bank: int | None) -> LoraDict:
-            return lora_of(session, state, found, run, seed, replace(about, bank=bank))
+        def as_lora(state: AdapterState, found: EmbeddingPool, bank: int | None, folder: str):
+            origin = replace(about, bank=bank, run_folder=folder)
+            return lora_of(session, state, found, run, seed, origin)
 
         with RunKeeper(kept, run, inputs, pool, as_lora) as keeper:
             start = first_embeddings(embeddings, config, lambda: concept_contexts(

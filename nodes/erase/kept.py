@@ -19,7 +19,6 @@ from comfy_api.latest import io
 from ...darkminer.config import EraseConfig
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.files.lora_file import LoraDict, save_lora
-from ...darkminer.files.lora_load import RUN
 from ...darkminer.files.lora_metadata import Origin
 from ...darkminer.files.lora_outcome import OUTCOME
 from ...darkminer.files.names import MAX_PREFIX, MAX_STEM, checked_folder, file_stem
@@ -193,7 +192,7 @@ class RunKeeper:
 
     Args:
         kept: what the node says; config, inputs, pool: what the run is given.
-        lora_of: adapters, embeddings and the number of the bank's prompts as a LoRA.
+        lora_of: adapters, embeddings, number of the bank's prompts and run folder as a LoRA.
 
     Raises:
         DarkMinerError: if the folder that was named holds another run or cannot be used.
@@ -205,7 +204,7 @@ class RunKeeper:
         config: EraseConfig,
         inputs: Mapping[str, str],
         pool: ImagePool,
-        lora_of: Callable[[AdapterState, EmbeddingPool, int | None], LoraDict],
+        lora_of: Callable[[AdapterState, EmbeddingPool, int | None, str], LoraDict],
     ):
         self._kept, self._lora_of = kept, lora_of
         self._run: KeptRun | None = None
@@ -281,9 +280,8 @@ class RunKeeper:
 
     def _lora(self, erasure: Erasure) -> LoraDict:
         bank = None if self._bank is None else len(self._bank)
-        lora = self._lora_of(erasure.adapters, erasure.embeddings, bank)
-        named = {RUN: self.name} if self._run is not None else {}
-        return LoraDict(lora, lora.metadata | named)
+        folder = "" if self._run is None else self.name
+        return self._lora_of(erasure.adapters, erasure.embeddings, bank, folder)
 
     @property
     def _so_far(self) -> Path:

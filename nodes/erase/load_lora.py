@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ...darkminer.errors import DarkMinerError
 from ...darkminer.files import stamps as file_stamps
 from ...darkminer.files.lora_file import LoraDict
-from ...darkminer.files.lora_load import RUN, read_lora, rounds_told
+from ...darkminer.files.lora_load import read_lora, rounds_told, run_folder_told
 from ...darkminer.method.erasure import Erasure
 from ...darkminer.runs import read_erasure
 from ...darkminer.types import EmbeddingPool
@@ -75,7 +75,7 @@ def embeddings_of(lora: LoraDict) -> tuple[EmbeddingPool, str]:
     """
     told = rounds_told(lora.metadata)
     what = f'The erasure of "{told.concept}" after {told.round} rounds'
-    folder = lora.metadata.get(RUN, "")
+    folder = run_folder_told(lora.metadata)
     if folder:
         try:
             erasure, state = read_erasure(output_folder(), folder)
