@@ -12,6 +12,11 @@ from .outcome import Outcome, adds_nothing
 LAST_LOOK = "last look"
 
 
+def mining(round_: int) -> tuple[str, str]:
+    """The names of a round's two searches: of contexts, and of tokens."""
+    return f"mine {round_}", f"mine {round_} tokens"
+
+
 @dataclass(frozen=True)
 class Erasure:
     """What a run has come to: all that it needs to go on, or to be handed on.
@@ -103,7 +108,7 @@ class Erasure:
             before = self.embeddings.before(self.embeddings.round + 1)
             return replace(self, finished=rest, last=None, embeddings=before)
         round_ = self.embeddings.round
-        ending = (f"mine {round_}", f"mine {round_} tokens", f"verify {round_}")
+        ending = (*mining(round_), f"verify {round_}")
         return replace(
             self, finished=tuple(name for name in self.finished if name not in ending),
             verdicts=self.verdicts[:-1], embeddings=self.embeddings.before(round_),

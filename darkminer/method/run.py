@@ -20,7 +20,7 @@ from ..standing import EVERY, Checkpoints, OutOfTime, StageState
 from ..types import EmbeddingPool, ImagePool, Report, Verdict
 from .chase import chase
 from .circumvent import CircumventConfig, TrainResult, circumvent, with_pictures
-from .erasure import LAST_LOOK, Erasure
+from .erasure import LAST_LOOK, Erasure, mining
 from .mine import mine, mine_tokens
 from .optim import at_rate
 from .repair import repair
@@ -265,8 +265,7 @@ class Run:
         self.last = self._verdict(round_)
         judged = self.embeddings.judged(self.last)
         self.embeddings = self.embeddings.before(round_).looked_at(judged)
-        mined = (f"mine {round_}", f"mine {round_} tokens")
-        self.finished = [name for name in self.finished if name not in mined]
+        self.finished = [name for name in self.finished if name not in mining(round_)]
 
     def _verdict(self, round_: int) -> Verdict:
         """Of the newest round's embeddings, by the model as it stands."""
@@ -282,6 +281,7 @@ class Run:
 
     def _mine(self, round_: int) -> None:
         """A round's mining: free contexts, then tokens through the text encoder."""
+        by_contexts, by_tokens = mining(round_)
 
         def contexts(rate: float, checkpoints: Checkpoints) -> None:
             mined = mine(
@@ -289,7 +289,7 @@ class Run:
                 seed=self.seed, round_=round_, checkpoints=checkpoints,
                 concept_contexts=self.embeddings.text_tokens(), report=self.report,
             )  # fmt: skip
-            self.losses[f"mine {round_}"] = mined.losses
+            self.losses[by_contexts] = mined.losses
             self.embeddings = self.embeddings.opened(mined.embeddings)
 
         def tokens(rate: float, checkpoints: Checkpoints) -> None:
@@ -298,9 +298,9 @@ class Run:
                 self.model, self.pool, self.text, at_rate(self.config.mine, rate),
                 seed=self.seed, round_=round_, checkpoints=checkpoints, report=self.report,
             )  # fmt: skip
-            self.losses[f"mine {round_} tokens"] = mined.token_losses
+            self.losses[by_tokens] = mined.token_losses
             self.embeddings = self.embeddings.joined(mined.embeddings)
 
-        self._stage(f"mine {round_}", contexts, ("mine", round_, ""))
+        self._stage(by_contexts, contexts, ("mine", round_, ""))
         if self.text is not None and self.config.mine.tokens:
-            self._stage(f"mine {round_} tokens", tokens, ("mine", round_, "tokens"))
+            self._stage(by_tokens, tokens, ("mine", round_, "tokens"))
