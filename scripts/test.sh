@@ -11,5 +11,7 @@ say "ruff"
 say "pyright"
 "$PYTHON" -m pyright --pythonpath "$PYTHON"
 say "pytest"
+# Two processes of one thread each, a file at a time: torch would take every core for each of them.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # -P: the folder nodes/ of this pack must not shadow the host's nodes.py.
-exec "$PYTHON" -P -m pytest "$@"
+exec "$PYTHON" -P -m pytest -n 2 --dist loadfile "$@"

@@ -139,7 +139,10 @@ def test_a_value_of_another_kind_is_refused_by_name(kind, name, value, words):
     assert repr(value)[:60] in said and len(said) < 200
 
 
-@pytest.mark.parametrize("kind", [*{k for k, _ in places(EraseConfig).values()}, AttackConfig])
+STAGES = dict.fromkeys(kind for kind, _ in places(EraseConfig).values())
+
+
+@pytest.mark.parametrize("kind", [*STAGES, AttackConfig])
 def test_no_setting_takes_a_value_of_another_kind(kind):
     for one in fields(kind):
         for wrong in (object(), b"1", {}, [[1]], 1j):

@@ -152,7 +152,7 @@ def test_weights_that_change_are_seen_and_links_count_as_changed(comfy, hosted, 
     """What the host asks each node; a name that comes by a link reaches it as None."""
     nodes = {n.__name__: n for n in importlib.import_module("dark_miner.nodes").NODES}
     watching = [n for n, node in nodes.items() if reads(node, "open_clip_weights")]
-    assert len(watching) == 5
+    assert {"VerifyDeltaCLIP", "RedTeam", "DarkMinerLoop"} <= set(watching)
     file = tmp_path / "weights.pt"
     for name in watching:
         ask = nodes[name].fingerprint_inputs
