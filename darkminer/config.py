@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from .method.bank import BankConfig
 from .method.chase import ChaseConfig
 from .method.circumvent import CircumventConfig
+from .method.guard import GuardConfig
 from .method.mine import MineConfig
 from .method.repair import RepairConfig
 from .method.retain import RetainConfig
@@ -55,6 +56,7 @@ class EraseConfig(Settings):
     circumvent: CircumventConfig = stage(CircumventConfig, "circumventing (equations 7 and 8)")
     bank: BankConfig = stage(BankConfig, "the vocabulary bank")
     retain: RetainConfig = stage(RetainConfig, "the retain sets (what must not change)")
+    guard: GuardConfig = stage(GuardConfig, "the guard of what is retained")
 
     def __post_init__(self) -> None:
         super().__post_init__()

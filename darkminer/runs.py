@@ -149,6 +149,7 @@ def report(erasure: Erasure) -> dict[str, Any]:
             for r in erasure.embeddings.history
         ],
         "seconds": {name: round(took, 1) for name, took in erasure.seconds.items()},
+        "drift": {name: round(drift, 4) for name, drift in erasure.drifts.items()},
         "finished": list(erasure.finished),
         "under_way": "" if erasure.stage is None else erasure.stage.stage,
         "notes": list(erasure.notes),
@@ -160,7 +161,8 @@ def _records(erasure: Erasure) -> Iterator[tuple[Record[Any], Any]]:
     yield VERDICTS, erasure.verdicts
     yield adapters(_trained_round(erasure)), erasure.adapters
     yield FIGURES, Figures(
-        erasure.losses, erasure.seconds, erasure.finished, erasure.notes, erasure.before
+        erasure.losses, erasure.seconds, erasure.finished, erasure.notes, erasure.before,
+        erasure.drifts,
     )  # fmt: skip
     if erasure.stage is not None:
         yield STAGE, erasure.stage
@@ -191,6 +193,7 @@ def _erasure(state: State) -> Erasure | None:
         state.read(adapters(rounds[-1])), state.read(EMBEDDINGS), state.read(VERDICTS),
         figures.losses, state.read(LAST) if LAST in state else None, figures.seconds,
         figures.finished, state.read(STAGE) if STAGE in state else None, before=figures.before,
+        drifts=figures.drifts,
     )  # fmt: skip
     # Read last: reading adds to what the folder has to say of itself.
     return replace(found, notes=tuple(dict.fromkeys((*figures.notes, *state.notes))))
@@ -229,5 +232,23 @@ def _going_on(
             f"The rounds of the run in {name!r} would have been others with the threshold "
             f"{config.verify.threshold}: set it back to go on, or name a new folder."
         )
+    if "guard.max_drift" in {one.place for one in told}:
+        _check_drifts(found, name, config.guard.max_drift)
+    tried_anew = found.too_far is not None and "guard.max_drift" in {one.place for one in told}
     more_rounds = found.last is not None and (limit is None or limit > rounds)
-    return found.reopened() if found.over and (more_rounds or judged_anew) else found
+    again = judged_anew or tried_anew or (more_rounds and found.too_far is None)
+    return found.reopened() if found.over and again else found
+
+
+def _check_drifts(found: Erasure, name: str, limit: float | None) -> None:
+    """Refuse another limit under which a round that is over would have been left out."""
+    if limit is None:
+        return
+    for what in found.trained:
+        drift = found.drifts.get(what)
+        if drift is None or drift > limit:
+            measured = "was not measured" if drift is None else f"is {drift:.3g}"
+            raise DarkMinerError(
+                f"guard_max_drift is {limit:g} and the drift of the {what} in {name!r} "
+                f"{measured}: set it back to go on, or name a new folder."
+            )

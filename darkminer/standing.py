@@ -150,6 +150,7 @@ class Figures:
         finished: stages that are over, in their order.
         notes: sentences on what did not go as planned.
         before: rounds that earlier runs have had.
+        drifts: see :class:`~.method.erasure.Erasure`.
     """
 
     losses: dict[str, list[float]] = field(default_factory=dict)
@@ -157,6 +158,7 @@ class Figures:
     finished: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     before: int = 0
+    drifts: dict[str, float] = field(default_factory=dict)
 
 
 def generator_state(gen: torch.Generator) -> Tensor:

@@ -22,7 +22,7 @@ def value_of(config, place):
 
 def test_every_setting_has_a_place_in_the_order_of_the_fields():
     found = list(places(EraseConfig))
-    assert found[:5] == [*rules(EraseConfig), "lora.rank"] and found[-1] == "retain.keep_images"
+    assert found[:5] == [*rules(EraseConfig), "lora.rank"] and found[-1] == "guard.draws"
     assert len(found) > 80 and all(hasattr(*places(EraseConfig)[p]) for p in found)
 
 

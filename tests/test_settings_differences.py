@@ -27,7 +27,7 @@ def test_what_differs_is_named_with_both_values_in_the_order_of_the_settings():
 
 
 def test_only_what_changes_nothing_that_was_done_may_change():
-    assert MAY_CHANGE == {"max_rounds", "verify.threshold"}
+    assert MAY_CHANGE == {"max_rounds", "verify.threshold", "guard.max_drift"}
     for place in MAY_CHANGE:
         (one,) = differences(PAPER, changed(PAPER, place, "1"))
         assert one.place == place and one.may_change

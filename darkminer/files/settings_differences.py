@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import DarkMinerError
 from ..settings import Settings, rules, stages, written
 
-MAY_CHANGE: frozenset[str] = frozenset({"max_rounds", "verify.threshold"})
+MAY_CHANGE: frozenset[str] = frozenset({"max_rounds", "verify.threshold", "guard.max_drift"})
 """Places of the settings that another value may have when a run goes on, where what was done so far
 is what it would have been with that value; whether it is, :mod:`~..runs` knows."""
 

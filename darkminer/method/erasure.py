@@ -10,11 +10,20 @@ from ..types import EmbeddingPool, Verdict
 from .outcome import Outcome, adds_nothing
 
 LAST_LOOK = "last look"
+OPENING = "opening"
 
 
 def mining(round_: int) -> tuple[str, str]:
     """The names of a round's two searches: of contexts, and of tokens."""
     return f"mine {round_}", f"mine {round_} tokens"
+
+
+def _drift_name(stage: str, before: int) -> str:
+    """What drift is measured after when a stage is over; empty: this one trains nothing."""
+    kind, _, round_ = stage.partition(" ")
+    if kind in ("chase", "repair") or stage == f"circumvent {before}":
+        return OPENING
+    return f"round {round_}" if kind == "circumvent" else ""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,8 @@ class Erasure:
         timed_out: whether the run ended because its time was up.
         notes: sentences on what did not go as planned.
         before: rounds that earlier runs have had.
+        drifts: ``"opening"``, ``"round 1"``, ... -> how far what is retained had drifted after it,
+            where that is guarded (:mod:`.guard`); that of a round that was left out as well.
     """
 
     adapters: AdapterState
@@ -47,6 +58,7 @@ class Erasure:
     timed_out: bool = False
     notes: tuple[str, ...] = ()
     before: int = 0
+    drifts: dict[str, float] = field(default_factory=dict)
 
     @property
     def newest(self) -> Verdict | None:
@@ -66,7 +78,7 @@ class Erasure:
         empty = adds_nothing(self.adapters)
         return Outcome(
             there, self.score, threshold, empty, self.embeddings.round, self.embeddings.concept,
-            self.timed_out,
+            self.timed_out, self.too_far,
         )  # fmt: skip
 
     @property
@@ -83,6 +95,17 @@ class Erasure:
         names = (name.split() for name in self.finished)
         begun = [int(n[1]) for n in names if n[0] in ("verify", "pictures", "circumvent")]
         return max(begun, default=self.before) - self.before
+
+    @property
+    def trained(self) -> list[str]:
+        """What has trained the LoRA and is over, as :attr:`drifts` names it."""
+        named = [_drift_name(name, self.before) for name in self.finished]
+        return list(dict.fromkeys(name for name in named if name))
+
+    @property
+    def too_far(self) -> float | None:
+        """The drift of the round that was left out; None where none was."""
+        return next((d for name, d in self.drifts.items() if name not in self.trained), None)
 
     def judged_alike(self, threshold: float | str) -> bool:
         """Whether another threshold would have let the same embeddings through in every round, but
@@ -103,6 +126,7 @@ class Erasure:
 
     def reopened(self) -> Erasure:
         """A run that is over, as it stood before the mining and verification that ended it."""
+        self = replace(self, drifts={n: d for n, d in self.drifts.items() if n in self.trained})
         if self.last is not None:
             rest = tuple(name for name in self.finished if name != LAST_LOOK)
             before = self.embeddings.before(self.embeddings.round + 1)

@@ -15,6 +15,7 @@ from ..rng import generator
 from ..standing import OutOfTime
 from ..types import EmbeddingPool, ImagePool, Report, RetainSet, silent
 from .erasure import LAST_LOOK, Erasure
+from .guard import DriftedError
 from .retain import Retain
 from .run import UNKEPT, Keeping, Run
 
@@ -77,6 +78,8 @@ def erase(
 
     Raises:
         DivergedError: if a stage diverges also at a quarter of its learning rates.
+        DriftedError: if what comes before the first round moves more than the guard allows; a later
+            round is left out.
     """
     start = start if start is not None else EmbeddingPool(concept=pool.concept)
     run = Run(
@@ -109,7 +112,11 @@ def _all_stages(run: Run, on_round: Callable[[Erasure], None] | None) -> None:
         with run.timed(f"round {round_}"):
             found = run.found(round_)
             if found:
-                run.circumvent(run.config.circumvent, round_)
+                try:
+                    run.circumvent(run.config.circumvent, round_)
+                except DriftedError as error:
+                    run.leave_out(round_, error)
+                    return
         if not found:
             return
         if on_round is not None:

@@ -26,6 +26,7 @@ class Outcome:
         rounds: rounds that mined.
         concept: what was to be erased, in words; empty where nobody said.
         timed_out: whether the run's time was up before it had ended.
+        too_far: drift of what is retained after a round that was left out; None: none was.
     """
 
     there: bool
@@ -35,6 +36,7 @@ class Outcome:
     rounds: int
     concept: str = ""
     timed_out: bool = False
+    too_far: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -61,6 +63,12 @@ class Outcome:
                 f"Nothing was found that produces the concept ({measured}), so nothing was erased "
                 "and the model stays as it is: check that the pool shows the concept and that the "
                 "image encoder tells it apart, lower the threshold, or mine for more steps."
+            )
+        if self.there and self.too_far is not None:
+            return (
+                f"{self._subject} is still there {self._when} ({measured}): another round moved "
+                f"what is retained by {self.too_far:.3g}, more than guard_max_drift allows, and "
+                "was left out; raise it, or retain more."
             )
         if self.there:
             return (

@@ -17,10 +17,11 @@ from ..finite import is_finite
 from ..model.adapter import Adapters, AdapterState
 from ..model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ..standing import EVERY, Checkpoints, OutOfTime, StageState
-from ..types import EmbeddingPool, ImagePool, Report, Verdict
+from ..types import EmbeddingPool, ImagePool, Report, Tally, Verdict
 from .chase import chase
 from .circumvent import CircumventConfig, TrainResult, circumvent, with_pictures
-from .erasure import LAST_LOOK, Erasure, mining
+from .erasure import LAST_LOOK, OPENING, Erasure, mining
+from .guard import DriftedError, Guard
 from .mine import mine, mine_tokens
 from .optim import at_rate
 from .repair import repair
@@ -88,9 +89,11 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    drifts: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._gauge: Gauge | None = None
+        self._guard: Guard | None = None
         self._part, self._since = "", time.monotonic()
         begun = self.keeping.begun
         self._begun = begun.stage if begun is not None else None
@@ -99,7 +102,7 @@ class Run:
             self.embeddings, self.last = begun.embeddings, begun.last
             self.verdicts, self.finished = list(begun.verdicts), list(begun.finished)
             self.losses, self.seconds = dict(begun.losses), dict(begun.seconds)
-            self.notes = list(begun.notes)
+            self.notes, self.drifts = list(begun.notes), dict(begun.drifts)
         self._settled: AdapterState = self.adapters.state()
 
     @contextmanager
@@ -122,7 +125,7 @@ class Run:
         return Erasure(
             self._settled, self.embeddings, tuple(self.verdicts), dict(self.losses), self.last,
             dict(self.seconds), tuple(self.finished), stage, notes=tuple(self.notes),
-            before=self.before,
+            before=self.before, drifts=dict(self.drifts),
         )  # fmt: skip
 
     def live(self) -> AdapterState:
@@ -203,6 +206,31 @@ class Run:
             self._stage("chase", self._chase, ("chase", round_, ""), trains=True)
         if self.config.repair.steps:
             self._stage("repair", self._repair, ("repair", round_, ""), trains=True)
+        if self.config.guard.max_drift is not None and self._so_trained():
+            self._stage("guard", lambda _, __: self._check_drift(OPENING, round_))
+
+    def _so_trained(self) -> bool:
+        """Whether a stage has trained the adapters."""
+        return any(name.startswith(("circumvent", "chase", "repair")) for name in self.finished)
+
+    def _check_drift(self, what: str, round_: int) -> None:
+        """Measure how far what is retained has drifted, where that is guarded.
+
+        Raises:
+            DriftedError: if that is past the limit.
+        """
+        limit = self.config.guard.max_drift
+        if limit is None:
+            return
+        self._guard = self._guard or Guard(
+            self.model, self.adapters, self.retain, self.anchor, self.config.guard,
+            seed=self.seed, report=self.report,
+        )  # fmt: skip
+        tally = Tally(self.report, "guard", round_, len(self._guard))
+        drift = self.drifts[what] = self._guard.drift(round_, tally)
+        log.info("After %s what is retained has drifted by %.3g.", what, drift)
+        if drift > limit:
+            raise DriftedError(drift, limit, f"The {what}")
 
     def _chase(self, rate: float, checkpoints: Checkpoints) -> None:
         done = chase(
@@ -233,6 +261,8 @@ class Run:
                 self.model, self.adapters, self.embeddings, self.anchor, at_rate(config, rate),
                 seed=self.seed, retain=self.retain, checkpoints=checkpoints, report=self.report,
             )  # fmt: skip
+            if round_ > self.before:
+                self._check_drift(f"round {round_}", round_)
             self._trained(f"circumvent {round_}", done)
 
         if not config.fresh:
@@ -241,6 +271,16 @@ class Run:
 
     def _trained(self, name: str, done: TrainResult) -> None:
         self.embeddings, self.losses[name] = done.embeddings, done.losses
+
+    def leave_out(self, round_: int, why: DriftedError) -> None:
+        """Undo a round that has moved too much: its verdict was on the model that is handed on."""
+        self._note(f"{why} It is left out.")
+        self.adapters.load(self._settled)
+        self.last = self.verdicts.pop()
+        self._only_looked(round_)
+        ended = (f"pictures {round_}", f"verify {round_}")
+        self.finished = [*(name for name in self.finished if name not in ended), LAST_LOOK]
+        self._keep()
 
     def found(self, round_: int) -> bool:
         """Whether a round's mining finds the concept; its verdict is kept."""
@@ -263,8 +303,12 @@ class Run:
     def _verify_last(self, round_: int) -> None:
         """What it finds is no round's: only its record stays."""
         self.last = self._verdict(round_)
-        judged = self.embeddings.judged(self.last)
-        self.embeddings = self.embeddings.before(round_).looked_at(judged)
+        self.embeddings = self.embeddings.judged(self.last)
+        self._only_looked(round_)
+
+    def _only_looked(self, round_: int) -> None:
+        """Of a round that trained nothing only the record of its verdict stays."""
+        self.embeddings = self.embeddings.before(round_).looked_at(self.embeddings)
         self.finished = [name for name in self.finished if name not in mining(round_)]
 
     def _verdict(self, round_: int) -> Verdict:

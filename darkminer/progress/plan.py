@@ -16,6 +16,7 @@ from ..attacks.verdict import ATTACK, REFERENCES, AttackVerdictConfig
 from ..config import EraseConfig
 from ..method.chase import ChaseConfig
 from ..method.circumvent import CircumventConfig
+from ..method.guard import GuardConfig
 from ..method.mine import MineConfig
 from ..method.repair import RepairConfig
 from ..method.retain import RetainConfig
@@ -224,6 +225,14 @@ def repair_plan(config: RepairConfig, round_: int, run: Expected) -> Plan:
     return _parts([Part("repair", round_, "", "repair", config.steps * step)])
 
 
+def guard_plan(config: GuardConfig, round_: int, run: Expected, *, where: str = "") -> list[Part]:
+    """Measuring drift after a round; the original model is asked once, which is left out here."""
+    if config.max_drift is None:
+        return []
+    rows = min(config.prompts, run.keep + run.bank or 1) * config.draws
+    return [Part("guard", round_, "", _joined(where, "drift"), rows, "answer")]
+
+
 def attack_plan(config: AttackVerdictConfig, sampling: SamplingConfig, *, token: bool) -> Plan:
     """A verdict by attack."""
     picture = Expected(sampling).picture
@@ -276,6 +285,7 @@ def erasure_plan(
     if config.chase.steps:
         parts += chase_plan(config.chase, done, config.text_words, 0, run).parts
     parts += repair_plan(config.repair, done, run).parts
+    parts += guard_plan(config.guard, done, run) * config.text_start
     unlimited = config.max_rounds is None
     last = done + (config.max_rounds or 0)
 
@@ -300,7 +310,7 @@ def _round(
     for part in _look(config, number, run, where, first):
         yield replace(part, sure=first)
     trained = circumvent_plan(config.circumvent, number, _entries(config.mine), run, where=where)
-    for part in trained.parts:
+    for part in (*trained.parts, *guard_plan(config.guard, number, run, where=where)):
         yield replace(part, sure=False)
 
 

@@ -30,6 +30,7 @@ _NOTES = {
     "max_rounds": "in a graph of stages Round: Open has its own",
     "reference_prompt": "in a graph of stages connect it to Verify (Delta CLIP)'s reference",
     "lora.rank": "lora_alpha stays as it is",
+    "guard.max_drift": "a graph of stages has no guard",
 }
 
 
