@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "config": BASE | {"model", "method"},
     "runs": BASE | {"config", "files", "method", "model", "standing", "types"},
     "progress": BASE | {"model", "method", "attacks", "config", "types"},
+    "room": BASE | {"config", "model", "types"},
     "errors": set(),
     "rng": set(),
     "libraries": {"errors"},

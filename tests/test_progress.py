@@ -15,6 +15,7 @@ from dark_miner.darkminer.method.verify import VerifyConfig
 from dark_miner.darkminer.model.adapter import LoraConfig
 from dark_miner.darkminer.model.sampling import SamplingConfig, sample_each
 from dark_miner.darkminer.progress.course import Course
+from dark_miner.darkminer.progress.pace import seconds_per_row
 from dark_miner.darkminer.progress.plan import (
     Part,
     Plan,
@@ -283,3 +284,32 @@ def test_pictures_are_counted_batch_by_batch_and_drawn_as_before():
     contexts, seen = [toy.context(i)[0] for i in range(5)], []
     watched = sample_each(model, contexts, noise, seen.append)
     assert seen == [2, 2, 1] and torch.equal(watched, sample_each(model, contexts, noise))
+
+
+def test_a_pace_that_is_asked_for_says_how_long_it_takes_before_it_begins():
+    plan = planned(WHOLE)
+    total = sum(p.cost for p in plan.parts)
+    course = Course(plan, Clock(step=0.5))
+    assert course.ahead() == ""
+    course.expect(600.0 / total)
+    assert course.ahead() == "at most about 10 min"
+    first, *rest = reports(WHOLE)
+    course.take(first)
+    left = course.left()
+    assert left is not None and left == pytest.approx(600, rel=0.1)
+    for report in rest:  # what is measured takes the guess's place
+        course.take(report)
+    assert course.left() == pytest.approx(0, abs=1)
+
+
+def test_rounds_without_an_end_are_told_by_the_round():
+    course = Course(planned(replace(ROUNDS, max_rounds=None)), Clock())
+    course.expect(1.0)
+    assert course.ahead().endswith(" a round") and not course.ahead().startswith("at most")
+
+
+def test_asking_for_the_pace_changes_nothing():
+    model, state = toy.model(), torch.get_rng_state()
+    assert 0.0 < seconds_per_row(model, toy.context(0)) < 5.0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in model.network.parameters())

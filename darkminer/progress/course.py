@@ -58,13 +58,29 @@ class Course:
         self._last, self._step = now, report.step
         return place is not None
 
+    def expect(self, pace: float) -> None:
+        """Begin with a guess of the seconds that a row through the network takes."""
+        self._paces = _Paces(cost=_KNOWN * self._total, taken=pace * _KNOWN * self._total)
+
+    @property
+    def _total(self) -> float:
+        return sum(p.cost for p in self._parts if p.unit != "prompt")
+
+    def ahead(self) -> str:
+        """How long the whole plan takes, in words; empty: unknown."""
+        seconds = sum(map(self._paces.seconds, self._parts[: self._end]))
+        if not self._paces.cost:
+            return ""
+        unsure = any(not p.sure for p in self._parts) and not self._further
+        return f"{'at most ' * unsure}{about(seconds)}{' a round' * bool(self._further)}"
+
     def left(self) -> float | None:
         """Seconds until the plan ends, or the round where rounds have no end; None: unknown."""
         part = self.part
         if part is None:
             return None
         paces = self._paces.with_(part, self._stretch)
-        if paces.cost < _KNOWN * sum(p.cost for p in self._parts if p.unit != "prompt"):
+        if paces.cost < _KNOWN * self._total:
             return None
         rest = sum(paces.seconds(p) for p in self._parts[self._at + 1 : self._end])
         return rest + self._stretch.left(paces.seconds(part))

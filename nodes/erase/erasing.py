@@ -33,9 +33,12 @@ from ...darkminer.method.text_start import (
 from ...darkminer.model.adapter import AdapterState
 from ...darkminer.model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ...darkminer.model.sampling import SamplingConfig
+from ...darkminer.progress.pace import seconds_per_row
 from ...darkminer.progress.plan import Plan, erasure_plan
 from ...darkminer.rng import generator
+from ...darkminer.room import run_bytes
 from ...darkminer.types import EmbeddingPool, ImagePool, Report, RetainSet, Tally, silent
+from ..host.run import Progress
 from ..host.session import context_of, training_session
 from ..host.text import TextEncoder, conditioning, contexts, speaks, vocabulary
 from .continuing import first_embeddings, without_opening
@@ -192,12 +195,16 @@ def run_erasure(
             sampling=sampling, pool=pool_record(pool), exclude=tuple(exclude), keep=digests(keep),
         )  # fmt: skip
         inputs = given(session, pool, about, (model, clip, vae), seed, state, embeddings)
+        at = context_of(anchor_cond, "DarkMinerLoop", "anchor")
+        room = run_bytes(session, run, pool, at)
 
         def as_lora(state: AdapterState, found: EmbeddingPool, bank: int | None, folder: str):
             origin = replace(about, bank=bank, run_folder=folder)
             return lora_of(session, state, found, run, seed, origin)
 
-        with RunKeeper(kept, run, inputs, pool, as_lora) as keeper:
+        with RunKeeper(kept, run, inputs, pool, as_lora, room) as keeper:
+            if isinstance(report, Progress):
+                report.expect(seconds_per_row(session, at), keeper.where, begins=keeper.begins)
             start = first_embeddings(embeddings, config, lambda: concept_contexts(
                 clip, pool, config, exclude=exclude, seed=seed, report=report,
             ))  # fmt: skip
@@ -206,7 +213,7 @@ def run_erasure(
                 always=(anchor, negative), exclude=exclude, seed=seed, report=report,
             ))  # fmt: skip
             done = erase(
-                session, encode, pool, context_of(anchor_cond, "DarkMinerLoop", "anchor"), run,
+                session, encode, pool, at, run,
                 seed=seed, start=start, reference=_reference(clip, run), bank=bank, keep=keep,
                 state=state, text=text_space(clip, pool, exclude) if tokens else None,
                 report=report, on_round=on_round, keeping=keeper.keeping(),

@@ -28,6 +28,7 @@ from ...darkminer.method.outcome import adds_nothing
 from ...darkminer.method.run import Keeping
 from ...darkminer.model.adapter import AdapterState
 from ...darkminer.model.interface import DiffusionModel
+from ...darkminer.room import require_room, size_text
 from ...darkminer.runs import KeptRun
 from ...darkminer.standing import EVERY
 from ...darkminer.types import EmbeddingPool, ImagePool, RetainSet
@@ -159,11 +160,12 @@ def given(
 
 
 def own_name(concept: str, config: EraseConfig, inputs: Mapping[str, str]) -> str:
-    """A folder's name made of all that a run's result depends on, but how many rounds it may have:
-    more of them go on.
+    """A folder's name made of all that a run's result depends on, but how many rounds it may have
+    and how far it may drift: with more of either it goes on.
     """
     plain = asdict(config)
     plain.pop("max_rounds")
+    plain["guard"].pop("max_drift")
     about = json.dumps([plain, dict(inputs), torch.__version__, _code()], sort_keys=True)
     return f"{file_stem(concept)}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
 
@@ -193,6 +195,7 @@ class RunKeeper:
     Args:
         kept: what the node says; config, inputs, pool: what the run is given.
         lora_of: adapters, embeddings, number of the bank's prompts and run folder as a LoRA.
+        room: bytes that the folder will take.
 
     Raises:
         DarkMinerError: if the folder that was named holds another run or cannot be used.
@@ -205,15 +208,17 @@ class RunKeeper:
         inputs: Mapping[str, str],
         pool: ImagePool,
         lora_of: Callable[[AdapterState, EmbeddingPool, int | None, str], LoraDict],
+        room: int,
     ):
         self._kept, self._lora_of = kept, lora_of
         self._run: KeptRun | None = None
         self._bank: RetainSet | None = None
-        self._times, self._seconds = 0, 0.0
+        self._times, self._seconds, self._room = 0, 0.0, room
         own = own_name(pool.concept, config, inputs)
         self.name = f"{RUNS}/{kept.folder if kept.named else own}"
         for name in () if kept.folder == OFF else self._choices(config, own):
             try:
+                require_room(output_folder(), room)
                 self._run = KeptRun.open(output_folder(), name, config, inputs, pool)
                 self.name = name
                 return
@@ -228,7 +233,21 @@ class RunKeeper:
         """Folders for the run: where the first holds another run that nobody named, a second."""
         if self._kept.named:
             return [self.name, f"{self.name}-{own.rpartition('-')[2]}"]
-        return [self.name, f"{self.name}-{config.max_rounds or 'all'}"]
+        limit = config.guard.max_drift
+        guarded = "" if limit is None else f"-{limit:g}"
+        return [self.name, f"{self.name}-{config.max_rounds or 'all'}{guarded}"]
+
+    @property
+    def where(self) -> str:
+        """Where the run is kept and how much room that takes, in words; empty: it is not kept."""
+        if self._run is None:
+            return ""
+        return f"kept in output/{self.name} (about {size_text(self._room)})"
+
+    @property
+    def begins(self) -> bool:
+        """Whether the run begins; else it goes on."""
+        return self._run is None or self._run.begun is None
 
     def __enter__(self) -> RunKeeper:
         return self

@@ -47,6 +47,7 @@ class Progress:
     """
 
     def __init__(self, node: str, plan: Plan | None = None):
+        self._node = node
         self._lines = Lines(lambda line: log.info("%s: %s", node, line), plan)
         self._course = self._lines.course
         self._bar = comfy.utils.ProgressBar(_BAR)
@@ -67,6 +68,20 @@ class Progress:
             if report.images is not None:
                 preview = ("JPEG", _row(report.images), _PREVIEW_SIDE)
             self._bar.update_absolute(int(self._course.share * _BAR), _BAR, preview)
+
+    def expect(self, pace: float, also: str = "", begins: bool = True) -> None:
+        """Say how long it will take, before it begins.
+
+        Args:
+            pace: seconds that a row through the network takes.
+            also: what else is to be said before.
+            begins: whether all of the plan is to come; else no time is said yet.
+        """
+        self._course.expect(pace)
+        words = " · ".join(filter(None, (self._course.ahead() * begins, also)))
+        if words:
+            log.info("%s: %s", self._node, words)
+            say(words)
 
     def done(self, words: str) -> None:
         """Fill the bar, and leave on the node what has come of it and how long it took."""

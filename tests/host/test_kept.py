@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -73,18 +74,25 @@ def test_a_killed_server_goes_on_and_ends_with_the_same_bytes(tmp_path, comfy, o
     whole = bytes_of(comfy.output, comfy.run(prompt))
     took = time.monotonic() - begun
     base, output = tmp_path, tmp_path / "output"
-    killed = 0
+    killed, told_before = 0, ""
     for i in range(KILLS):
         with started(base, output) as server:
             killed += not ended_after(server, prompt, took * (i + 1) / (2 * KILLS + 2))
+            told_before = server.log.read_text(errors="replace") if i == 0 else told_before
     assert killed, "the server was done before it was killed"
     (run,) = (output / "darkminer").iterdir()
     assert any(p.name.startswith("state-") for p in run.iterdir())
+    size = sum(p.stat().st_size for p in run.iterdir())
     with started(base, output) as server:
         running = Running(server.address, output)
         assert bytes_of(output, running.run(prompt)) == whole
         log = server.log.read_text(errors="replace")
     assert "goes on after" in log or "is taken from" in log
+    told = re.search(r"DarkMinerLoop: kept in output/(\S+) \(about ([\d.]+) MB\)", log)
+    assert told and told[1] == f"darkminer/{run.name}", log
+    assert size < 1e6 * float(told[2]) < 6 * size
+    first = next(line for line in told_before.splitlines() if "kept in output" in line)
+    assert "DarkMinerLoop: at most " in first, first
 
 
 def test_an_erasure_of_yesterday_goes_on_today(tmp_path, comfy):
