@@ -55,7 +55,8 @@ def test_a_whole_run_has_one_bar_that_never_falls(by_loop):
 def test_the_log_has_a_line_for_every_part_in_its_order(by_loop):
     said = [line.split(" · prompt ")[0].split(" · picture ")[0].split(" · answer ")[0]
             .split(" · step ")[0] for line in lines(by_loop[2], "DarkMinerLoop")]  # fmt: skip
-    parts = list(dict.fromkeys(said))
+    ahead, *parts = dict.fromkeys(said)
+    assert ahead.startswith("at most about "), "how long it takes, before it begins"
     in_round = ["mine", "mine tokens", "verify", "pictures", "circumvent"]
     assert parts == [
         "the concept's prompts", "vocabulary bank · prompts", "vocabulary bank · pictures",
