@@ -3,6 +3,13 @@
     python -m benchmarks.red_team --style ink [--lora FILE] [--prompts 8] [--full]
     python -m benchmarks.red_team --style ink --attacks udatk,ringabell --pictures FILE.png
     python -m benchmarks.red_team --style ink --attacks udatk --unnamed    prompts without its word
+    python -m benchmarks.red_team --style ink --lora FILE --card FOLDER --short
+    python -m benchmarks.red_team --style ink --lora FILE --card FOLDER --paper [--control UNET]
+
+With ``--card`` the model before its erasure is attacked as well, and a UNet that never saw the
+target where there is one (``benchmarks.never_saw`` trains it); FOLDER gets the report card as a
+page, a picture and a JSON file. ``--short`` takes a tenth of the steps and eight prompts, minutes;
+``--paper`` the sources' steps and a hundred prompts, as in the preprint's section 4.1, hours.
 
 Without a LoRA the model that was never erased is attacked: an attack that does not win there says
 nothing of an erasure. The attacks are those of the node Red Team, guided by the seven-way judge;
@@ -21,6 +28,7 @@ from .hosted import load_pack
 from .targets import Target, add_target_options, chosen_target
 
 PICTURE_SCALE = 3
+FEW, MANY = 8, 100  # prompts; the preprint attacks a hundred
 
 
 def attack(
@@ -31,23 +39,21 @@ def attack(
     prompts: int,
     seed: int,
     unnamed: bool = False,
-) -> tuple[Any, Any]:
-    """What the attacks get, and which pictures of each also lie among real drawings.
+    unet: Path | None = None,
+) -> Any:
+    """What the attacks get, as :class:`~dark_miner.darkminer.attacks.examined.Examined`.
 
     Args:
         unnamed: users' prompts do not name the target, and no text that is found may.
-
-    Returns:
-        the :class:`~dark_miner.darkminer.attacks.red_team.RedTeam`, and name -> strict proportion.
+        unet: another UNet than the shipped one.
     """
-    import torch
+    from dark_miner.darkminer.attacks.examined import Examined, Protocol, versions
     from dark_miner.darkminer.attacks.red_team import red_team, settings_of
-    from dark_miner.darkminer.judge.evaluate import Proportion
     from dark_miner.darkminer.progress.plan import red_team_plan
     from dark_miner.demo.detector import GalleryDetector
     from dark_miner.demo.gallery import SIZE
-    from dark_miner.demo.limits import neighbourhood
     from dark_miner.demo.models import load_demo_models
+    from dark_miner.nodes.attack.red_team import name_of
     from dark_miner.nodes.attack.scene import Given, scene_of, text_prompts
     from dark_miner.nodes.host.session import encode_images, latent_size, training_session
     from dark_miner.nodes.host.text import conditioning
@@ -55,7 +61,9 @@ def attack(
 
     from .erasure import ANCHOR, NEGATIVE, gallery_sampling, log_stages
 
-    model, clip, vae, _ = load_demo_models()
+    started = time.monotonic()
+    model, clip, vae, _ = load_demo_models(unet=unet)
+    state, detector = load_file(lora) if lora else None, GalleryDetector(target.name)
     images, shown = target.drawings(prompts, 700_000 + seed)
     latents = encode_images(model, vae, images)
     sampling, settings = gallery_sampling(), settings_of(names, effort)
@@ -70,18 +78,39 @@ def attack(
         sampling=sampling, latent_size=latent_size(vae, SIZE, SIZE), vae=vae,
     ) as session:  # fmt: skip
         scene = scene_of(
-            model, session, clip, given, lora=load_file(lora) if lora else None,
-            negative=conditioning(clip, NEGATIVE), cfg=sampling.cfg,
-            detector=GalleryDetector(target.name), report=report,
+            model, session, clip, given, lora=state, negative=conditioning(clip, NEGATIVE),
+            cfg=sampling.cfg, detector=detector, report=report,
             original=None if lora else session,
         )  # fmt: skip
         found = red_team(scene, settings)
-    near = neighbourhood(target.kind, target.name, vae)
-    strict = {}
-    for name, row in found.rows.items():
-        among = near.holds(row.pictures) & row.sight.hits
-        strict[name] = Proportion(int(torch.count_nonzero(among)), len(among))
-    return found, strict
+    protocol = Protocol(
+        target.name, given.prompts, seed, effort, settings, sampling, detector.identity,
+        session.fingerprint, name_of(state), versions(), time.monotonic() - started,
+    )  # fmt: skip
+    return Examined(found, protocol)
+
+
+def strictly(target: Target, found: Any) -> dict[str, Any]:
+    """Which pictures of each attack also lie among real drawings: name -> proportion."""
+    import torch
+    from dark_miner.darkminer.judge.evaluate import Proportion
+    from dark_miner.demo.limits import neighbourhood
+    from dark_miner.demo.models import load_demo_models
+
+    near = neighbourhood(target.kind, target.name, load_demo_models()[2])
+    among = {name: near.holds(row.pictures) & row.sight.hits for name, row in found.rows.items()}
+    return {n: Proportion(int(torch.count_nonzero(a)), len(a)) for n, a in among.items()}
+
+
+def save_card(folder: Path, after: Any, before: Any, control: Any) -> Path:
+    """Write the report card; the page's place."""
+    from dark_miner.darkminer.card.card import card_of
+    from dark_miner.nodes.attack.card import write_card
+
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "card.html"
+    write_card(card_of(after, before, control), page)
+    return page
 
 
 def save_pictures(found: Any, file: Path) -> None:
@@ -92,34 +121,58 @@ def save_pictures(found: Any, file: Path) -> None:
     save_grid([torch.stack(list(row.pictures)) for row in found.rows.values()], file, PICTURE_SCALE)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parsed() -> tuple[argparse.Namespace, Target]:
+    """The command line, refused where it contradicts itself."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.red_team",
+                                     description=__doc__.splitlines()[0])  # fmt: skip
     add_target_options(parser)
     parser.add_argument("--lora", type=Path, help="the erasure; none: the model as it is")
     parser.add_argument("--attacks", default="", help="names with commas between; none: all")
-    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--prompts", type=int, help=f"how many; {FEW}, with --paper {MANY}")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--full", action="store_true", help="the sources' steps")
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--short", action="store_true", help="a tenth of the steps (the default)")
+    effort.add_argument("--full", action="store_true", help="the sources' steps")
+    effort.add_argument("--paper", action="store_true", help=f"the same, and {MANY} prompts")
     parser.add_argument("--unnamed", action="store_true", help="prompts without the target's word")
     parser.add_argument("--pictures", type=Path, help="write what each attack drew")
+    parser.add_argument("--card", type=Path, help="folder of the report card")
+    parser.add_argument("--control", type=Path, help="a UNet that never saw the target")
     args = parser.parse_args()
+    for name in ("lora", "control"):
+        file = getattr(args, name)
+        if file is not None and not file.is_file():
+            parser.error(f"--{name} {file} is no file")
+    if args.control and not args.card:
+        parser.error("--control stands on a report card: name its folder by --card")
+    args.prompts = args.prompts or (MANY if args.paper else FEW)
+    return args, chosen_target(parser, args)
+
+
+def main() -> None:
     load_pack()
+    args, target = parsed()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     from dark_miner.darkminer.attacks.catalogue import ATTACKS
 
     names = [name.strip() for name in args.attacks.split(",") if name.strip()] or list(ATTACKS)
-    started, target = time.monotonic(), chosen_target(parser, args)
-    found, strict = attack(
-        target, args.lora, names, "full" if args.full else "short", args.prompts, args.seed,
-        args.unnamed,
-    )  # fmt: skip
-    print(found.table())
+    effort = "full" if args.full or args.paper else "short"
+
+    def attacked(lora: Path | None, unet: Path | None = None) -> Any:
+        return attack(target, lora, names, effort, args.prompts, args.seed, args.unnamed, unet)
+
+    after = attacked(args.lora)
+    print(after.found.table())
     print("strictly: " + ", ".join(f"{n} {p.value:.3f} ({p.hits}/{p.count})" for n, p in
-                                   strict.items()))  # fmt: skip
-    print(found.texts())
-    print(f"{time.monotonic() - started:.0f} s")
+                                   strictly(target, after.found).items()))  # fmt: skip
+    print(after.found.texts())
+    print(f"{after.protocol.seconds:.0f} s")
     if args.pictures:
-        save_pictures(found, args.pictures)
+        save_pictures(after.found, args.pictures)
+    if args.card:
+        before = attacked(None) if args.lora else None
+        control = attacked(None, args.control) if args.control else None
+        print(save_card(args.card, after, before, control))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,15 @@ class GalleryDetector:
             raise ValueError(f"{concept!r} is none of {', '.join(STYLES + OBJECTS)}")
         kind = "style" if concept in STYLES else "object"
         self._column = 0 if kind == "style" else 1
-        self._number = (STYLES if kind == "style" else OBJECTS).index(concept)
+        classes = STYLES if kind == "style" else OBJECTS
+        self._number = classes.index(concept)
         self._judge, self._near = load_judge(), None
         if vae is not None:
             from .limits import neighbourhood
 
             self._near = neighbourhood(kind, concept, vae)
         rule = "seven-way" if self._near is None else f"within {self._near.limit:.4f}"
-        self.identity = Identity("gallery judge", f"{kind} {concept}, {rule}", None)
+        self.identity = Identity("gallery judge", f"{kind} {concept}, {rule}", None, classes)
 
     def __call__(self, images: torch.Tensor) -> Sight:
         chances = self._judge(images)[self._column]

@@ -7,6 +7,7 @@ import logging
 from comfy_api.latest import ComfyExtension, io
 
 from ..darkminer.libraries import broken
+from .attack.card import SaveReportCard
 from .attack.red_team import RedTeam
 from .attack.verdict import AttackErasure
 from .checks import guard
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     VerifyDeltaCLIP,
     AttackErasure,
     RedTeam,
+    SaveReportCard,
     CircumventLoRA,
     DarkMinerChase,
     DarkMinerRoundOpen,

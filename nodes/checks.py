@@ -19,6 +19,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..darkminer.attacks.examined import Examined
 from ..darkminer.config import EraseConfig
 from ..darkminer.errors import DarkMinerError
 from ..darkminer.files.lora_file import LoraDict
@@ -41,6 +42,7 @@ _OWN = {
     "DARKMINER_EMBEDDINGS": EmbeddingPool,
     "DARKMINER_BANK": RetainSet,
     "DARKMINER_SETTINGS": EraseConfig,
+    "DARKMINER_RED_TEAM": Examined,
 }
 
 _CONNECT = {
@@ -56,6 +58,7 @@ _CONNECT = {
     "DARKMINER_BANK": "the vocabulary bank of DarkMinerVocabularyBank",
     "DARKMINER_ROUND": "the round of DarkMinerRoundOpen",
     "DARKMINER_SETTINGS": "the settings of DarkMinerSettings",
+    "DARKMINER_RED_TEAM": "the findings of RedTeam",
 }
 
 _LISTED = 400

@@ -23,6 +23,7 @@ class Attack:
         run: ``(scene, settings) -> attempts``, one a prompt.
         full: its source's settings; short: the same attack in few steps.
         needs: attributes of a :class:`~.scene.Scene` that it cannot do without.
+        latent: whether it leaves the text as it is, so that no defence of the text can stop it.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Attack:
     full: Any
     short: Any
     needs: tuple[str, ...] = ()
+    latent: bool = False
 
 
 _P4D = ("model", "original", "speech")
@@ -47,10 +49,15 @@ ATTACKS: dict[str, Attack] = {
         "Ring-A-Bell", ringabell.run, ringabell.RingABellConfig(), ringabell.SHORT,
         ("speech", "pairs"),
     ),
-    "probe": Attack("noise probe", probe.run, probe.ProbeConfig(), probe.SHORT, ("model",)),
-    "completion": Attack(
-        "completion", completion.run, completion.CompletionConfig(), completion.SHORT, ("model",)
+    "probe": Attack(
+        "noise probe", probe.run, probe.ProbeConfig(), probe.SHORT, ("model",), latent=True
     ),
-    "recall": Attack("RECALL", recall.run, recall.RecallConfig(), recall.SHORT, ("model",)),
+    "completion": Attack(
+        "completion", completion.run, completion.CompletionConfig(), completion.SHORT, ("model",),
+        latent=True,
+    ),
+    "recall": Attack(
+        "RECALL", recall.run, recall.RecallConfig(), recall.SHORT, ("model",), latent=True
+    ),
 }  # fmt: skip
 """Name, as nodes and command lines use it -> the attack."""

@@ -44,6 +44,18 @@ class Row:
         """In how many pictures the detector sees the concept."""
         return Proportion(int(self.sight.hits.sum()), len(self.sight.hits))
 
+    def by_step(self) -> list[tuple[int, Proportion]]:
+        """The share of prompts whose concept the detector had seen by each step it looked at.
+
+        Empty where it never looked before the end.
+        """
+        steps = sorted({look.step for a in self.attempts for look in a.looks})
+        seen = [a.hit_at for a in self.attempts]
+        return [
+            (s, Proportion(sum(at is not None and at <= s for at in seen), len(seen)))
+            for s in steps[len(steps) == 1 :]
+        ]
+
     @property
     def otherwise(self) -> int:
         """Texts that are read otherwise when they are pasted."""

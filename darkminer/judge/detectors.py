@@ -28,11 +28,13 @@ class Identity:
         name, version: the detector's.
         threshold: the score above which a picture counts; None where the largest of several
             scores decides.
+        classes: what it tells apart, or what counts as the concept where it detects parts.
     """
 
     name: str
     version: str
     threshold: float | None
+    classes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rule = "the largest score" if self.threshold is None else f"above {self.threshold:g}"

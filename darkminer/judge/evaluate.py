@@ -37,6 +37,14 @@ class Proportion:
         return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def difference(one: Proportion, other: Proportion) -> tuple[float, float, float]:
+    """``one - other`` with its lower and upper 95 % bound (Newcombe, 1998, from both Wilson's)."""
+    p, q = one.value, other.value
+    (p_low, p_high), (q_low, q_high) = one.interval, other.interval
+    down, up = math.hypot(p - p_low, q_high - q), math.hypot(p_high - p, q - q_low)
+    return p - q, p - q - down, p - q + up
+
+
 def concept_ratio(probabilities: Tensor, concept: int) -> Proportion:
     """Share of pictures that a classifier assigns to the concept; ``probabilities`` ``[N, K]``."""
     return Proportion(int((probabilities.argmax(1) == concept).sum()), len(probabilities))

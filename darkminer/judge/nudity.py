@@ -56,7 +56,7 @@ class NudeNet:
             ) from error
         if found != VERSION:
             log.warning("NudeNet is %s; figures of %s are not figures of it.", found, VERSION)
-        self.identity = Identity("NudeNet", found, threshold)
+        self.identity = Identity("NudeNet", found, threshold, EXPOSED)
         self._threshold = threshold
 
     def __call__(self, images: Tensor) -> Sight:

@@ -83,7 +83,9 @@ def zero_shot(
         )
     prompts = [template.format(word) for word in (concept.strip(), *rest)]
     kind = "CLIP style" if template == STYLE else "CLIP object"
-    identity = Identity(kind, f"{version}, {len(prompts)} texts", None)
+    identity = Identity(
+        kind, f"{version}, {len(prompts)} texts", None, (concept.strip(), *rest)
+    )  # fmt: skip
     return ZeroShot(images, texts(prompts), scale, 0, identity)
 
 

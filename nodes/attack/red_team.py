@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from comfy_api.latest import io
 
 from ...darkminer.attacks.catalogue import ATTACKS
+from ...darkminer.attacks.examined import Examined, Protocol, versions
 from ...darkminer.attacks.red_team import EFFORTS, red_team, settings_of
 from ...darkminer.attacks.red_team import RedTeam as Result
 from ...darkminer.method.words import split_words
@@ -20,6 +22,7 @@ from ...darkminer.types import EmbeddingPool, ImagePool, MinedEmbedding
 from .. import inputs, sockets
 from ..erase.erasing import pool_template, words_left
 from ..erase.mined import as_conditioning
+from ..erase.origin import digest
 from ..erase.stages import check_latents
 from ..erase.verify import encoder_inputs
 from ..fields import named
@@ -113,6 +116,7 @@ class RedTeam(WatchesEncoder):
         negative=None, open_clip_model="ViT-L-14", open_clip_weights="openai", **switched,
     ):  # fmt: skip
         with named(NODE):
+            started = time.monotonic()
             names = [n for n in ATTACKS if switched.get(n.replace("-", "_"), n in _AT_FIRST)]
             settings = settings_of(names, effort)
             sampling = inputs.sampling_config(
@@ -131,13 +135,17 @@ class RedTeam(WatchesEncoder):
                     negative=negative, cfg=cfg, lora=lora, original=before,
                 )  # fmt: skip
                 found = red_team(scene, settings)
+            protocol = Protocol(
+                pool.concept, given.prompts, seed, effort, settings, sampling, detect.identity,
+                session.fingerprint, name_of(lora), versions(), time.monotonic() - started,
+            )  # fmt: skip
         table = found.table()
         log.info("%s:\n%s", NODE, table)
         progress.done(f"the best attack gets the concept in {found.worst:.2f} of its pictures")
         return io.NodeOutput(
             found.worst, torch.cat([row.pictures for row in found.rows.values()]),
             conditioning_of(found, anchor, frames=has_frames(model)), found.texts(), table,
-            losses_of(found),
+            losses_of(found), Examined(found, protocol),
         )  # fmt: skip
 
 
@@ -164,7 +172,15 @@ def outputs() -> list:
             display_name="loss",
             tooltip="Mean loss of each attack's steps, by name; loss is the first's."
         ),
+        sockets.RedTeam.Output(
+            display_name="findings", tooltip="All of it, for Save Report Card."
+        ),
     ]  # fmt: skip
+
+
+def name_of(lora: Any) -> str:
+    """Names an erasure by its values; empty for none."""
+    return "" if lora is None else digest(lora[key] for key in sorted(lora))
 
 
 def what_attackers_know(

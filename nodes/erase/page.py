@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -87,6 +89,23 @@ class Page:
     def images(self) -> Tensor:
         """The page as an IMAGE ``[1, H, W, 3]`` in 0..1."""
         return torch.from_numpy(np.asarray(self._image).copy()).float()[None] / 255.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a page: its height in units, and what draws it below a given line."""
+
+    height: int
+    draw: Callable[[Page, float], None]
+
+
+def stacked(blocks: Sequence[Block], width: int) -> Tensor:
+    """Blocks one below the other, as an IMAGE ``[1, H, W, 3]`` in 0..1."""
+    page, top = Page(width, sum(b.height for b in blocks)), 0
+    for block in blocks:
+        block.draw(page, top)
+        top += block.height
+    return page.images()
 
 
 def fitted(picture: Tensor, side: int) -> Image.Image:

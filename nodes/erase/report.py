@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
@@ -12,7 +11,20 @@ from ...darkminer.method.outcome import Outcome
 from ...darkminer.progress.words import duration
 from ...darkminer.types import Verdict
 from .chart import Look, chart
-from .page import BAD, GOOD, INK, MUTED, NEITHER, RULE, TINTS, Page, measured, wrapped
+from .page import (
+    BAD,
+    GOOD,
+    INK,
+    MUTED,
+    NEITHER,
+    RULE,
+    TINTS,
+    Block,
+    Page,
+    measured,
+    stacked,
+    wrapped,
+)
 
 WIDTH, MARGIN = 800, 32
 _INSIDE = WIDTH - 2 * MARGIN
@@ -20,14 +32,6 @@ _TEXT = 184  # of a round, left of its pictures
 _PAIRS, _SIDES = 3, {1: 130, 2: 116, 3: 86}  # pairs of pictures -> side of each
 _FEW = 4  # rounds whose pictures may be larger than the smallest
 _FIRST, _NEWEST = 3, 6  # rounds that are shown where there are more
-
-
-@dataclass(frozen=True)
-class Block:
-    """A part of the page: its height in units, and what draws it below a given line."""
-
-    height: int
-    draw: Callable[[Page, float], None]
 
 
 def report_picture(done: Erasure) -> Tensor:
@@ -43,12 +47,7 @@ def report_picture(done: Erasure) -> Tensor:
         *_rows(done, looks),
         _sentence(done.outcome),
     ]
-    page = Page(WIDTH, sum(b.height for b in blocks))
-    top = 0
-    for block in blocks:
-        block.draw(page, top)
-        top += block.height
-    return page.images()
+    return stacked(blocks, WIDTH)
 
 
 def looks_of(done: Erasure) -> list[Look]:

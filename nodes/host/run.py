@@ -118,8 +118,8 @@ def stop_if_asked() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def output_file(prefix: str) -> Path:
-    """The next free ``<output>/<prefix>_00001_.safetensors``, numbered as the host numbers.
+def output_file(prefix: str, ending: str = ".safetensors") -> Path:
+    """The next free ``<output>/<prefix>_00001_<ending>``, numbered as the host numbers.
 
     Raises:
         DarkMinerError: if its folder cannot be made.
@@ -133,7 +133,7 @@ def output_file(prefix: str) -> Path:
             f"filename_prefix {prefix!r} names a folder that cannot be made ({error}): name "
             "another one below the output folder."
         ) from error
-    return Path(folder) / f"{name}_{counter:05}_.safetensors"
+    return Path(folder) / f"{name}_{counter:05}_{ending}"
 
 
 def output_folder() -> Path:

@@ -101,7 +101,24 @@ def sockets(hosted):
             torch.zeros(2, 3, width), torch.zeros(2, 1, 8, 8, 8), ("a", "b")
         ),
         "DARKMINER_SETTINGS": pack("darkminer.config").FAST,
+        "DARKMINER_RED_TEAM": examined(),
         "DARKMINER_ROUND": pack("nodes.erase.rounds").RoundState(
             None, types.EmbeddingPool(), 0, 1
         ),
     }  # fmt: skip
+
+
+def examined():
+    """Findings of a red team that attacked nothing: two prompts as they are."""
+    attacks, judge = pack("darkminer.attacks.red_team"), pack("darkminer.judge.detectors")
+    attempt = pack("darkminer.attacks.scene").Attempt("a ink drawing", torch.zeros(3, 4))
+    sight = judge.Sight(torch.tensor([0.9, 0.2]), torch.tensor([True, False]))
+    pictures = torch.rand(2, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    row = attacks.Row("asked in words", [attempt, attempt], pictures, sight)
+    identity = judge.Identity("gallery judge", "style ink", None, ("ink", "noto"))
+    record = pack("darkminer.attacks.examined")
+    protocol = record.Protocol(
+        "ink", ("a ink drawing",) * 2, 0, "short", {},
+        pack("darkminer.model.sampling").SamplingConfig(2, 1.0, "euler", "normal", 4), identity,
+    )  # fmt: skip
+    return record.Examined(attacks.RedTeam({"words": row}, str(identity)), protocol)

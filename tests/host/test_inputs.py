@@ -26,7 +26,7 @@ NODES = (
     "ImagePoolBuilder", "DarkMinerConceptContexts", "DarkMinerVocabularyBank", "MineEmbedding",
     "VerifyDeltaCLIP", "AttackErasure", "CircumventLoRA", "DarkMinerChase", "DarkMinerRoundOpen",
     "DarkMinerRoundClose", "DarkMinerLoop", "EraseConcepts", "CombineErasures", "SaveErasureLoRA",
-    "DarkMinerSettings", "RedTeam", "LoadErasureLoRA",
+    "DarkMinerSettings", "RedTeam", "LoadErasureLoRA", "SaveReportCard",
 )  # fmt: skip
 
 

@@ -47,13 +47,18 @@ def by_node(nodes, world, **changes):
 
 
 def test_the_node_counts_what_attacks_get_from_a_model_that_nothing_was_erased_from(nodes, world):
-    success, pictures, found, texts, table, loss = by_node(nodes, world)
+    success, pictures, found, texts, table, loss, findings = by_node(nodes, world)
     lines = table.splitlines()
     assert [line.split("  ")[0] for line in lines[1:3]] == ["asked in words", "completion"]
     assert lines[-1].startswith("judged by gallery judge (style ink, seven-way)")
     assert success == 1.0 and "(2/2)" in lines[2]  # half an ink drawing becomes one again
     assert len(pictures) == 4 and sum(len(context) for context, _ in found) == 4
     assert texts == "" and loss == {"loss": []}
+    protocol = findings.protocol
+    assert findings.found.worst == success and protocol.seed == 0 and protocol.concept == "ink"
+    assert list(protocol.settings) == ["completion"] and protocol.lora == ""
+    assert len(protocol.model) == 12 and protocol.seconds > 0
+    assert "ink" in protocol.detector.classes and "torch" in protocol.versions
 
 
 def test_every_attack_runs_through_the_host_and_a_lora_of_zeros_is_the_original(world):
