@@ -206,7 +206,9 @@ class Course:
         )
 
 
-def without(model: DiffusionModel, off: Callable[[], AbstractContextManager]) -> DiffusionModel:
+def without(
+    model: DiffusionModel, off: Callable[[], AbstractContextManager[None]]
+) -> DiffusionModel:
     """The same model as it is inside ``off()``, e.g. ``adapters.off``: the original."""
 
     def under(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -49,7 +49,7 @@ def tensor_parts(
             beyond the bounds.
     """
     metadata = dict(metadata or {})
-    if not all(isinstance(text, str) for pair in metadata.items() for text in pair):
+    if {type(text) for pair in metadata.items() for text in pair} - {str}:
         raise Damaged("its metadata are not text")
     for name, tensor in tensors.items():
         if tensor.dtype not in _NAMES:

@@ -28,7 +28,7 @@ class Drawn(NamedTuple):
 
     x: Tensor
     noise: Tensor
-    index: Tensor
+    level: Tensor
 
 
 def with_noise(model: DiffusionModel, x: Tensor, gen: torch.Generator) -> Drawn:

@@ -65,7 +65,7 @@ def _trained(layer: nn.Module) -> list[nn.Parameter]:
     return [p for n, p in layer.named_parameters() if "lora_" in n and p.requires_grad]
 
 
-def _base(layer: Any) -> nn.Linear:
+def _base(layer: Any) -> Any:
     return layer.get_base_layer()
 
 

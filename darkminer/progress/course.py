@@ -174,14 +174,17 @@ class _Stretch:
         return self.taken * (1.0 - self._done) / self.measured
 
 
+_Kinds = dict[tuple[str, str], float]
+
+
 class _Paces:
     """Seconds per cost, of each kind of part and of all together.
 
     Prompts are left out: a text encoder says nothing of the network.
     """
 
-    def __init__(self, kinds: dict | None = None, taken: float = 0.0, cost: float = 0.0):
-        self._kinds: dict[tuple[str, str], float] = kinds or {}
+    def __init__(self, kinds: _Kinds | None = None, taken: float = 0.0, cost: float = 0.0):
+        self._kinds: _Kinds = kinds or {}
         self._taken, self.cost = taken, cost
 
     def with_(self, part: Part, stretch: _Stretch) -> _Paces:

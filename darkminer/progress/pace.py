@@ -23,6 +23,7 @@ def seconds_per_row(model: DiffusionModel, context: Tensor) -> float:
     index = torch.full((len(x),), len(model.schedule) // 2)
     timestep = model.schedule.timestep(index, x)
     rows = context.to(model.device).expand(len(x), -1, -1)
+    begun = 0.0
     for _ in range(2):
         begun = time.perf_counter()
         float(model.denoise(x, timestep, rows).float().sum())  # waits for the device
