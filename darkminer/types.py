@@ -225,11 +225,14 @@ class StepReport:
             ``"circumvent"``, ``"chase"``, ``"repair"``, ``"attack"`` or one attack's name.
         round: number of the round.
         step: finished steps within the stage, or within its part.
-        steps: steps that will be taken.
+        steps: steps that will be taken; 0: nothing is done now, a run that goes on tells of a
+            verdict that it had before.
         loss: the newest loss that has been read back, if any.
         images: pictures ``[B, H, W, 3]`` in 0..1, where the stage just made some.
         part: what else the stage does in steps of their own, e.g. ``"pictures"`` before it trains;
             empty: what the stage is named after.
+        losses: the loss of each step from the first on, as far as they have been read back.
+        verdict: what a verification has just said.
     """
 
     stage: str
@@ -239,6 +242,8 @@ class StepReport:
     loss: float | None = None
     images: Tensor | None = field(default=None, repr=False)
     part: str = ""
+    losses: Sequence[float] = field(default=(), repr=False)
+    verdict: Verdict | None = field(default=None, repr=False)
 
 
 Report = Callable[[StepReport], None]
@@ -260,11 +265,14 @@ class Tally:
         self._report, self._stage, self._round, self._part = report, stage, round_, part
         self._steps, self._made = steps, 0
 
-    def __call__(self, count: int, images: Tensor | None = None) -> None:
+    def __call__(
+        self, count: int, images: Tensor | None = None, verdict: Verdict | None = None
+    ) -> None:
         """``count`` more are made; ``images`` are some of them, see :class:`StepReport`."""
         self._made += count
         self._report(
             StepReport(
-                self._stage, self._round, self._made, self._steps, images=images, part=self._part
+                self._stage, self._round, self._made, self._steps, images=images, part=self._part,
+                verdict=verdict,
             )
-        )
+        )  # fmt: skip

@@ -26,6 +26,7 @@ from .erase.rounds import DarkMinerRoundClose, DarkMinerRoundOpen
 from .erase.save_lora import SaveErasureLoRA
 from .erase.settings import DarkMinerSettings
 from .erase.verify import VerifyDeltaCLIP
+from .host.panel import add_routes
 
 log = logging.getLogger(__name__)
 
@@ -62,4 +63,5 @@ class DarkMinerExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         for sentence in broken():
             log.warning("Dark Miner: %s", sentence)
+        add_routes()
         return NODES

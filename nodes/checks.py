@@ -26,6 +26,7 @@ from ..darkminer.files.lora_file import LoraDict
 from ..darkminer.types import EmbeddingPool, ImagePool, RetainSet
 from .agreement import check_agreement, check_queued, check_settings
 from .fields import named
+from .host.panel import broken
 from .prompts import check_prompt
 
 _ASKED = {
@@ -79,6 +80,13 @@ def guard(node: type[io.ComfyNode]) -> None:
 
     @functools.wraps(run)
     def execute(cls: type[io.ComfyNode], **given: Any) -> io.NodeOutput:
+        try:
+            return run(cls, **good(given))
+        except BaseException as error:  # the host's stop button is no Exception
+            broken(schema.node_id, error)
+            raise
+
+    def good(given: dict[str, Any]) -> dict[str, Any]:
         # Asked anew: what can be chosen from may be files that were not there before.
         declared = {field.id: field for field in node.define_schema().inputs}
         with named(schema.node_id):
@@ -90,7 +98,7 @@ def guard(node: type[io.ComfyNode]) -> None:
             else:
                 given = {name: checked(declared[name], value) for name, value in given.items()}
                 check_agreement(schema.node_id, given, declared)
-        return run(cls, **given)
+        return given
 
     node.execute = classmethod(execute)  # type: ignore[assignment]
     if "settings" in declared:

@@ -159,11 +159,17 @@ class Client:
         async with self.session.get(f"{self._url}/object_info") as answer:
             return await answer.json()
 
-    async def run(self, prompt: Prompt, watch: Watch = lambda *_: None) -> dict[str, Any]:
-        """Queue ``prompt``, wait until it has run and return what its nodes put out, by node id."""
+    async def run(
+        self, prompt: Prompt, watch: Watch = lambda *_: None, about: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Queue ``prompt``, wait until it has run and return what its nodes put out, by node id.
+
+        Args:
+            about: what a page sends with it, the workflow for one.
+        """
         socket_url = f"{self._url}/ws?clientId={self._id}"
         async with self.session.ws_connect(socket_url, max_msg_size=0) as messages:
-            prompt_id = await self.queue(prompt)
+            prompt_id = await self.queue(prompt, about)
             try:
                 await self._follow(messages, prompt_id, prompt, watch)
             except (asyncio.CancelledError, KeyboardInterrupt):
@@ -172,9 +178,9 @@ class Client:
         async with self.session.get(f"{self._url}/history/{prompt_id}") as answer:
             return (await answer.json())[prompt_id]["outputs"]
 
-    async def queue(self, prompt: Prompt) -> str:
+    async def queue(self, prompt: Prompt, about: dict[str, Any] | None = None) -> str:
         """Queue ``prompt`` and return its id; a refused one raises with the server's reasons."""
-        body = {"prompt": prompt, "client_id": self._id}
+        body = {"prompt": prompt, "client_id": self._id, "extra_data": about or {}}
         async with self.session.post(f"{self._url}/prompt", json=body) as answer:
             reply = await answer.json()
         if "prompt_id" not in reply or reply.get("node_errors"):

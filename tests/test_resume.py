@@ -90,7 +90,7 @@ def test_what_went_through_a_folder_is_the_same_as_what_did_not(whole, tmp_path)
         with KeptRun.open(tmp_path, f"runs/{i}", ALL, INPUTS) as folder:
             seen = []
             assert result(run(keeping=Keeping(folder.begun), report=seen.append)) == result(done)
-            assert seen == [], "a run that is over is not run again"
+            assert not any(r.steps for r in seen), "a run that is over is not run again"
 
 
 def test_a_run_that_is_stopped_again_and_again_gets_there(whole, tmp_path):

@@ -78,7 +78,7 @@ def optimise(
             trace.add(loss)
             if watch is not None:
                 watch(step + 1, variable.detach())
-            report(StepReport(stage, 0, step + 1, config.steps, trace.last))
+            report(StepReport(stage, 0, step + 1, config.steps, trace.last, losses=trace.values))
         trace.flush()
         require_settled(variable, stage, 0, config.steps)
     finally:

@@ -13,7 +13,7 @@ from ..model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ..model.layers import adapted_layers
 from ..rng import generator
 from ..standing import OutOfTime
-from ..types import EmbeddingPool, ImagePool, Report, RetainSet, silent
+from ..types import EmbeddingPool, ImagePool, Report, RetainSet, StepReport, silent
 from .erasure import LAST_LOOK, Erasure
 from .guard import DriftedError
 from .retain import Retain
@@ -104,6 +104,7 @@ def erase(
 
 def _all_stages(run: Run, on_round: Callable[[Erasure], None] | None) -> None:
     """What comes before the first round, the rounds, and the last look."""
+    _tell_verdicts(run)
     with run.timed("opening"):
         run.open()
     limit, round_ = run.config.max_rounds, run.before
@@ -123,3 +124,12 @@ def _all_stages(run: Run, on_round: Callable[[Erasure], None] | None) -> None:
             on_round(run.so_far())
     with run.timed(LAST_LOOK):
         run.last_look(round_ + 1)
+
+
+def _tell_verdicts(run: Run) -> None:
+    """Report what the verifications of a run that goes on have said."""
+    for round_, verdict in enumerate(run.verdicts, start=run.before + 1):
+        run.report(StepReport("verify", round_, 0, 0, verdict=verdict))
+    if run.last is not None:
+        round_ = run.before + len(run.verdicts) + 1
+        run.report(StepReport("verify", round_, 0, 0, part=LAST_LOOK, verdict=run.last))

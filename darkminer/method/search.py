@@ -85,9 +85,10 @@ class Search:
             self._first = self._first or (drawn, loss)
             self._move(step)
             self._trace.add(loss)
-            report(
-                StepReport("mine", self._round, step + 1, steps, self._trace.last, part=self._part)
-            )
+            report(StepReport(
+                "mine", self._round, step + 1, steps, self._trace.last, part=self._part,
+                losses=self._trace.values,
+            ))  # fmt: skip
             checkpoints.at(lambda step=step: self._state(step + 1))
         self._trace.flush()
         require_settled(self._variable, "mine", self._round, steps)

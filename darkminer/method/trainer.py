@@ -79,8 +79,9 @@ class Trainer:
         self._step += 1
         self._trace.add(loss)
         done = StepReport(
-            self._stage, self._round, self._step, self._config.steps, self._trace.last
-        )
+            self._stage, self._round, self._step, self._config.steps, self._trace.last,
+            losses=self._trace.values,
+        )  # fmt: skip
         self._report(done)
         return beside
 

@@ -179,12 +179,11 @@ def verify(
         ).repeat_interleave(draws, 0)
         scores = delta_score(made, origin, wanted)
     require_direction(wanted, torch.cat([origin, made]))
-    scores = scores.view(m, draws).mean(1)
-    values = tuple(float(s) for s in scores)
-    return Verdict(
-        values, gauge.threshold, max(values) > gauge.threshold, x_c[::draws].clone(),
-        x_r[: m * draws : draws].clone(),
-    )  # fmt: skip
+    values = tuple(scores.view(m, draws).mean(1).tolist())
+    shown = x_c[::draws].clone(), x_r[: m * draws : draws].clone()
+    verdict = Verdict(values, gauge.threshold, max(values) > gauge.threshold, *shown)
+    tally(0, verdict=verdict)
+    return verdict
 
 
 @in_stage("calibrate")

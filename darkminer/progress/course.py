@@ -45,6 +45,8 @@ class Course:
 
     def take(self, report: StepReport) -> bool:
         """Follow a report; returns whether it opens another part."""
+        if not report.steps:
+            return False
         place, now = self._place(report), self._clock()
         done = report.step / max(1, report.steps)
         if place is not None:
@@ -94,12 +96,13 @@ class Course:
         if report.loss is not None:
             said.append(f"loss {loss_text(report.loss)}")
         if part:
-            said.append(self._time_left(part))
+            said.append(self.time_left())
         return " · ".join(filter(None, said))
 
-    def _time_left(self, part: Part) -> str:
-        left = self.left()
-        if left is None:
+    def time_left(self) -> str:
+        """The same as :meth:`left` for a person; empty where it is unknown."""
+        part, left = self.part, self.left()
+        if part is None or left is None:
             return ""
         if part.about in self._further:
             return f"{about(left)} to the end of round {self._parts[self._end - 1].round}"

@@ -32,6 +32,8 @@ class Lines:
         self._last = clock()
 
     def __call__(self, report: StepReport) -> None:
+        if not report.steps:
+            return
         opens, now = self.course.take(report), self._clock()
         key = (report.stage, report.round, report.part)
         if opens or key != self._at or now - self._last >= _SECONDS_BETWEEN_LINES:

@@ -322,4 +322,4 @@ class RunKeeper:
         if self._run is not None:
             words += "; queue the same workflow again to go on"
         log.warning("%s", words)
-        say(words)
+        say(words, ends=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ import comfy.utils
 import folder_paths
 import numpy as np
 from comfy.cli_args import args
-from comfy_execution.progress import get_progress_state
-from comfy_execution.utils import get_executing_context
 from PIL import Image
 
 from ...darkminer.errors import DarkMinerError, writable
@@ -25,6 +22,8 @@ from ...darkminer.progress.lines import Lines
 from ...darkminer.progress.plan import Plan
 from ...darkminer.progress.words import duration
 from ...darkminer.types import StepReport
+from .panel import Panel, note
+from .running import running
 
 SAMPLERS: list[str] = list(comfy.samplers.KSampler.SAMPLERS)
 SCHEDULERS: list[str] = list(comfy.samplers.KSampler.SCHEDULERS)
@@ -51,16 +50,20 @@ class Progress:
         self._lines = Lines(lambda line: log.info("%s: %s", node, line), plan)
         self._course = self._lines.course
         self._bar = comfy.utils.ProgressBar(_BAR)
+        self._panel = Panel(node, self._course)
         self._begun = self._moved = self._said = time.monotonic()
-        say("loading the model")
+        _write("loading the model")
 
     def __call__(self, report: StepReport) -> None:
         stop_if_asked()
         self._lines(report)
+        self._panel(report)
+        if not report.steps:
+            return
         now = time.monotonic()
         if now - self._said >= _SECONDS_BETWEEN_TEXTS:
             self._said = now
-            say(self._course.words(report))
+            _write(self._course.words(report))
         last = report.step >= report.steps
         if now - self._moved >= _SECONDS_BETWEEN_UPDATES or last or report.images is not None:
             self._moved = now
@@ -87,23 +90,31 @@ class Progress:
         """Fill the bar, and leave on the node what has come of it and how long it took."""
         self._bar.update_absolute(_BAR, _BAR)
         between = "\n" if words.endswith(".") else " · "
-        say(f"{words}{between}{duration(time.monotonic() - self._begun)}")
+        said = f"{words}{between}{duration(time.monotonic() - self._begun)}"
+        self._panel.done(said)
+        _write(said)
 
 
-def say(text: str) -> None:
+def say(text: str, *, ends: bool = False) -> None:
     """Write a line on the node that is running; nothing where the host cannot show one.
 
     The host's page keeps it there after the run. It shows no other text of a node but of its own
-    text previews.
+    text previews, and what the pack's panel shows.
+
+    Args:
+        ends: whether it says that something ends the run.
     """
-    module = sys.modules.get("server")  # the running host's; without one there is nobody to tell
-    server = getattr(getattr(module, "PromptServer", None), "instance", None)
-    running = get_executing_context()
-    if running is None or not hasattr(server, "send_progress_text"):
-        return
-    # In a loop of expanded nodes: the node on the canvas that the running one is a copy of.
-    shown = get_progress_state().dynprompt.get_display_node_id(running.node_id)
-    server.send_progress_text(writable(text), shown, server.client_id)
+    where = running()
+    if where is not None:
+        note(where, text, ends=ends)
+        _write(text)
+
+
+def _write(text: str) -> None:
+    """The same for what the panel shows by itself."""
+    where = running()
+    if where is not None and hasattr(where.server, "send_progress_text"):
+        where.server.send_progress_text(writable(text), where.node, where.server.client_id)
 
 
 def _row(images) -> Image.Image:  # [B, H, W, 3] in 0..1

@@ -1,12 +1,15 @@
-"""What a person sees while a node runs and when it is done: one bar, a line of text, the log."""
+"""What a person sees while a node runs and when it is done: bar, line of text, log, panel."""
 
 import importlib
+import io
 import time
 
 import pytest
 import torch
+from PIL import Image
 
 from .test_nodes import SAMPLING, graph, loop, models_and_pool, node
+from .test_panel import kept, picture
 
 pytestmark = pytest.mark.host
 
@@ -16,8 +19,12 @@ class Seen:
 
     def __init__(self):
         self.bars, self.texts, self.times = {}, {}, {}
+        self.panels, self.told = {}, {}
 
     def __call__(self, kind, data):
+        if kind == "darkminer.panel":
+            self.panels.setdefault(data["node"], []).append(data)
+            self.told.setdefault(data["node"], []).append(time.monotonic())
         if kind == "progress_text":
             self.texts.setdefault(data["node"], []).append(data["text"])
             self.times.setdefault(data["node"], []).append(time.monotonic())
@@ -85,6 +92,34 @@ def test_the_loop_ends_with_its_verdict_on_the_node(by_loop):
     assert text == words and took.endswith((" s", " min"))
 
 
+def test_the_panel_is_told_where_the_run_is_at_most_twice_a_second(by_loop):
+    states, times = by_loop[0].panels["loop"], by_loop[0].told["loop"]
+    assert {s["kind"] for s in states} == {"DarkMinerLoop"}
+    assert [s["state"] for s in states] == ["running"] * (len(states) - 1) + ["done"]
+    shares = [s["share"] for s in states]
+    assert shares == sorted(shares) and len(states) > 4
+    assert len(times) <= 3 + 2 * (times[-1] - times[0])
+    at = next(s for s in states if s["title"].startswith("round 1 of 2 · mine"))
+    assert 0 < at["step"] <= at["steps"] == 40 and at["left"].endswith(" left")
+    curve = next(s["curve"] for s in states if s["curve"])
+    assert len(curve["points"]) <= 120 and curve["title"]
+
+
+def test_the_end_stays_on_the_panel_with_scores_and_pairs_of_pictures(comfy, by_loop):
+    seen, outputs, _ = by_loop
+    state = kept(comfy, "loop", "")
+    assert state == seen.panels["loop"][-1]
+    assert state["words"].startswith(outputs["loop"]["text"][0])
+    assert [look["name"] for look in state["looks"]] == ["round 1", "round 2", "last look"]
+    assert all(look["there"] and look["threshold"] == -1 for look in state["looks"])
+    for look in state["looks"]:
+        assert len(look["pair"]) == 2
+        for name in look["pair"]:
+            status, kind, body = picture(comfy, name)
+            assert (status, kind) == (200, "image/png")
+            assert Image.open(io.BytesIO(body)).size == (32, 32)
+
+
 def test_a_saved_file_is_named_by_its_place_below_output(comfy, by_loop):
     seen, outputs, _ = by_loop
     (name,) = outputs["save"]["text"]
@@ -109,12 +144,15 @@ def test_the_visible_loop_writes_on_the_nodes_of_the_canvas(comfy):
     for bars in seen.bars.values():
         values = [value for value, most in bars if most == 1000]
         assert values == sorted(values)
+    looks = kept(comfy, "verify", "")["looks"]
+    assert [look["name"] for look in looks] == ["round 1", "round 2", "round 3"]
+    assert set(seen.panels) <= {"pool", "bank", "start", "chase", "mine", "verify", "train"}
 
 
 def test_every_concept_of_a_list_says_which_it_is_and_what_came_of_it(comfy):
     few = {
         "mine_steps": 3, "length": 20, "count": 1, "circumvent_steps": 3, "chase_steps": 2,
-        "bank_size": 4, "threshold": "1",
+        "bank_size": 4, "threshold": "1", "run_folder": "panel",
     }  # fmt: skip
     prompt = {
         "m": node("DarkMinerDemoModels"),
@@ -135,6 +173,15 @@ def test_every_concept_of_a_list_says_which_it_is_and_what_came_of_it(comfy):
     texts = outputs["list"]["text"]
     assert [t.split(" is gone")[0] for t in texts] == ['"ink"', '"noto"']
     assert seen.texts["list"][-1].splitlines()[:2] == texts
+    looks = kept(comfy, "list", "")["looks"]
+    found = [("ink (1 of 2)", "round 1"), ("noto (2 of 2)", "round 1")]
+    assert [(look["about"], look["name"]) for look in looks] == found
+    # Queued again it goes on: the panel shows what was verified before.
+    prompt["list"]["inputs"]["max_minutes"] = 5.0
+    watched(comfy, prompt)
+    again = kept(comfy, "list", "")
+    assert [look["score"] for look in again["looks"]] == [look["score"] for look in looks]
+    assert again["state"] == "done" and again["words"].startswith(texts[0])
 
 
 def test_an_attack_says_what_it_does(comfy):

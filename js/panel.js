@@ -1,0 +1,54 @@
+// The live panel: what a Dark Miner node shows of its run, on the node itself.
+//
+// The server keeps the newest state of every node (nodes/host/panel.py), tells every page of changes
+// and answers a page that opens later. Here is the wiring; panel/states.js finds the node that a
+// state is of, panel/view.js draws it.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { panelOf } from "./panel/attached.js";
+import { forget, known, nodeOf, remember } from "./panel/states.js";
+import { toast } from "./panel/toast.js";
+
+const EVENT = "darkminer.panel";
+
+function show(state) {
+  const node = nodeOf(app, state);
+  if (node) panelOf(node, (name) => api.apiURL(`/darkminer/picture/${name}`)).show(state);
+}
+
+/** Ask the server for all that it keeps; what it does not know any more has ended. */
+async function catchUp() {
+  let answer;
+  try {
+    answer = await api.fetchApi("/darkminer/state");
+  } catch {
+    return; // the server is away: the page says so itself
+  }
+  if (!answer.ok) return;
+  const { panels } = await answer.json();
+  for (const lost of forget(panels)) show(lost);
+  panels.forEach((state) => remember(state) && show(state));
+}
+
+app.registerExtension({
+  name: "DarkMiner.Panel",
+  async setup() {
+    const style = document.createElement("link");
+    style.rel = "stylesheet";
+    style.href = new URL("./panel/panel.css", import.meta.url).href;
+    document.head.append(style);
+    api.addEventListener(EVENT, ({ detail }) => {
+      const before = remember(detail);
+      if (!before) return;
+      show(detail);
+      toast(app, before.state, detail);
+    });
+    api.addEventListener("reconnected", catchUp);
+    await catchUp();
+  },
+  // Nodes are made anew when a workflow is opened and when something is undone.
+  afterConfigureGraph() {
+    known().forEach(show);
+  },
+});

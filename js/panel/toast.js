@@ -1,0 +1,12 @@
+// A word in the page's corner when a long run ends; errors the page shows by itself.
+
+const LONG = ["DarkMinerLoop", "EraseConcepts"];
+const SEVERITY = { done: "success", stopped: "warn" };
+
+export function toast(app, before, state) {
+  const severity = SEVERITY[state.state];
+  if (before !== "running" || !severity || !LONG.includes(state.kind)) return;
+  app.extensionManager?.toast?.add({
+    severity, summary: "Dark Miner", detail: state.words || "Stopped.", life: 10000,
+  });
+}

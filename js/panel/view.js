@@ -1,0 +1,140 @@
+// What a state looks like. Every piece is made anew from the state; only what a person may hold with
+// the keyboard, and the pictures, stay.
+
+import { curve, meter, scores, short } from "./charts.js";
+
+const SHOWN = 6; // verifications whose pictures are shown: the first and the newest
+const SAID = { running: "", done: "Finished", stopped: "Stopped", failed: "Failed" };
+
+function element(name, className = "", ...children) {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+export class View {
+  constructor(pictureUrl) {
+    this.pictureUrl = pictureUrl;
+    this.height = 0;
+    this.folded = false;
+    this.pictures = new Map();
+    this.fold = element("button", "dm-fold");
+    this.fold.type = "button";
+    this.fold.addEventListener("click", () => this.toggle());
+    this.title = element("span", "dm-title");
+    this.where = element("div", "dm-where");
+    this.bar = element("div", "dm-bar", element("i"));
+    this.bar.setAttribute("role", "progressbar");
+    this.bar.setAttribute("aria-label", "How much of the run is done");
+    this.bar.setAttribute("aria-valuemin", 0);
+    this.bar.setAttribute("aria-valuemax", 100);
+    this.news = element("p", "dm-words");
+    this.news.setAttribute("role", "status");
+    this.body = element("div", "dm-body");
+    const head = element("div", "dm-head", this.title, this.fold);
+    this.inner = element("div", "dm-inner", head, this.where, this.bar, this.news, this.body);
+    this.element = element("section", "dm-panel", this.inner);
+    this.element.setAttribute("aria-label", "Dark Miner: how the run goes");
+  }
+
+  /** Draw a state. */
+  show(state) {
+    this.state = state;
+    const names = new Set(state.looks.flatMap(({ pair }) => pair ?? []));
+    for (const name of this.pictures.keys()) if (!names.has(name)) this.pictures.delete(name);
+    const running = state.state === "running";
+    const share = Math.round(100 * state.share);
+    this.element.dataset.state = state.state;
+    this.title.textContent = running ? state.title || state.words : SAID[state.state];
+    this.where.textContent = running ? whereabouts(state) : "";
+    this.bar.firstChild.style.width = `${share}%`;
+    this.bar.setAttribute("aria-valuenow", share);
+    this.tell(running ? state.note : state.words);
+    this.body.replaceChildren(...(this.folded ? [] : this.pieces(state, running)));
+    this.bar.hidden = !running;
+    this.where.hidden = !this.where.textContent;
+    this.fold.hidden = !state.looks.length && !state.curve;
+    this.fold.textContent = this.folded ? "Show" : "Hide";
+    this.fold.setAttribute("aria-expanded", !this.folded);
+    this.fold.setAttribute("aria-label", `${this.fold.textContent} curve and rounds`);
+    this.measure();
+  }
+
+  /** Sentences; screen readers hear them when they change. */
+  tell(words) {
+    if (this.news.textContent !== words) this.news.textContent = words;
+    this.news.hidden = !words;
+  }
+
+  toggle() {
+    this.folded = !this.folded;
+    this.show(this.state);
+    this.onFold?.();
+  }
+
+  /** Whether the height that its content needs has changed. */
+  measure() {
+    const height = this.inner.offsetHeight || this.height;
+    const changed = height !== this.height;
+    this.height = height;
+    return changed;
+  }
+
+  pieces(state, running) {
+    const found = [];
+    if (running && state.curve?.points.length > 1) found.push(this.curvePiece(state.curve));
+    const groups = new Map();
+    for (const look of state.looks) groups.set(look.about, [...(groups.get(look.about) ?? []), look]);
+    for (const [about, looks] of [...groups].slice(-2)) found.push(this.looksPiece(about, looks));
+    return found;
+  }
+
+  curvePiece(given) {
+    const now = element("b", "", short(given.points.at(-1)[1]));
+    const caption = element("figcaption", "", `Loss · ${given.title} `, now);
+    return element("figure", "dm-chart", caption, curve(given));
+  }
+
+  looksPiece(about, looks) {
+    const caption = element("figcaption", "", about ? `Scores · ${about} ` : "Scores ");
+    caption.append(element("span", "dm-dim", `threshold ${short(looks.at(-1).threshold)}`));
+    const shown = looks.length > SHOWN ? [looks[0], ...looks.slice(1 - SHOWN)] : looks;
+    const tiles = element("ol", "dm-looks", ...shown.map((look) => this.tile(look, looks)));
+    const piece = element("figure", "dm-chart", caption);
+    if (looks.length > 2) piece.append(scores(looks));
+    piece.append(tiles);
+    return piece;
+  }
+
+  tile(look, looks) {
+    const said = element("div", "dm-said", element("b", "", look.name), ` ${short(look.score)}`);
+    const verdict = element("div", "dm-verdict", look.there ? "still there" : "not found");
+    const pair = element("div", "dm-pair");
+    const words = ["what the anchor shows", "what mining found"];
+    look.pair?.forEach((name, i) => pair.append(this.image(name, `${look.name}: ${words[i]}`)));
+    const tile = element("li", look.there ? "is-there" : "is-gone", pair, meter(look, looks));
+    tile.append(said, verdict);
+    return tile;
+  }
+
+  image(name, words) {
+    if (!this.pictures.has(name)) {
+      const image = element("img");
+      image.addEventListener("load", () => {
+        image.classList.toggle("is-small", image.naturalWidth <= 80);
+      });
+      image.src = this.pictureUrl(name);
+      image.draggable = false;
+      this.pictures.set(name, image);
+    }
+    const image = this.pictures.get(name);
+    image.alt = image.title = words;
+    return image;
+  }
+}
+
+function whereabouts({ about, step, steps, unit, left }) {
+  const at = steps > 1 ? `${unit || "step"} ${step} of ${steps}` : "";
+  return [about, at, left].filter(Boolean).join(" · ");
+}
