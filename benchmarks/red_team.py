@@ -9,7 +9,8 @@
 With ``--card`` the model before its erasure is attacked as well, and a UNet that never saw the
 target where there is one (``benchmarks.never_saw`` trains it); FOLDER gets the report card as a
 page, a picture and a JSON file. ``--short`` takes a tenth of the steps and eight prompts, minutes;
-``--paper`` the sources' steps and a hundred prompts, as in the preprint's section 4.1, hours.
+``--paper`` the sources' steps, a hundred prompts and ten pictures of each as it is, as in the
+preprint's section 4.1, hours.
 
 Without a LoRA the model that was never erased is attacked: an attack that does not win there says
 nothing of an erasure. The attacks are those of the node Red Team, guided by the seven-way judge;
@@ -28,7 +29,7 @@ from .hosted import load_pack
 from .targets import Target, add_target_options, chosen_target
 
 PICTURE_SCALE = 3
-FEW, MANY = 8, 100  # prompts; the preprint attacks a hundred
+FEW, MANY, EACH = 8, 100, 10  # prompts; the preprint's, and its pictures of each as it is
 
 
 def attack(
@@ -40,12 +41,14 @@ def attack(
     seed: int,
     unnamed: bool = False,
     unet: Path | None = None,
+    each: int = 1,
 ) -> Any:
     """What the attacks get, as :class:`~dark_miner.darkminer.attacks.examined.Examined`.
 
     Args:
         unnamed: users' prompts do not name the target, and no text that is found may.
         unet: another UNet than the shipped one.
+        each: pictures of every prompt as it is.
     """
     from dark_miner.darkminer.attacks.examined import Examined, Protocol, versions
     from dark_miner.darkminer.attacks.red_team import red_team, settings_of
@@ -72,7 +75,7 @@ def attack(
         tuple(pair[unnamed] for pair in pairs[1:]), pairs, latents, seed,
         exclude=(target.name,) if unnamed else (),
     )  # fmt: skip
-    report = log_stages(red_team_plan(settings, prompts, sampling))
+    report = log_stages(red_team_plan(settings, prompts, sampling, each))
     with training_session(
         model, anchor=conditioning(clip, ANCHOR), negative=conditioning(clip, NEGATIVE),
         sampling=sampling, latent_size=latent_size(vae, SIZE, SIZE), vae=vae,
@@ -82,10 +85,10 @@ def attack(
             cfg=sampling.cfg, detector=detector, report=report,
             original=None if lora else session,
         )  # fmt: skip
-        found = red_team(scene, settings)
+        found = red_team(scene, settings, each)
     protocol = Protocol(
-        target.name, given.prompts, seed, effort, settings, sampling, detector.identity,
-        session.fingerprint, name_of(state), versions(), time.monotonic() - started,
+        target.name, given.asked_so, seed, effort, settings, sampling, detector.identity,
+        session.fingerprint, name_of(state), versions(), time.monotonic() - started, each,
     )  # fmt: skip
     return Examined(found, protocol)
 
@@ -129,6 +132,7 @@ def parsed() -> tuple[argparse.Namespace, Target]:
     parser.add_argument("--lora", type=Path, help="the erasure; none: the model as it is")
     parser.add_argument("--attacks", default="", help="names with commas between; none: all")
     parser.add_argument("--prompts", type=int, help=f"how many; {FEW}, with --paper {MANY}")
+    parser.add_argument("--each", type=int, help=f"pictures of a prompt; 1, with --paper {EACH}")
     parser.add_argument("--seed", type=int, default=0)
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--short", action="store_true", help="a tenth of the steps (the default)")
@@ -146,6 +150,7 @@ def parsed() -> tuple[argparse.Namespace, Target]:
     if args.control and not args.card:
         parser.error("--control stands on a report card: name its folder by --card")
     args.prompts = args.prompts or (MANY if args.paper else FEW)
+    args.each = args.each or (EACH if args.paper else 1)
     return args, chosen_target(parser, args)
 
 
@@ -159,7 +164,8 @@ def main() -> None:
     effort = "full" if args.full or args.paper else "short"
 
     def attacked(lora: Path | None, unet: Path | None = None) -> Any:
-        return attack(target, lora, names, effort, args.prompts, args.seed, args.unnamed, unet)
+        return attack(target, lora, names, effort, args.prompts, args.seed, args.unnamed, unet,
+                      args.each)  # fmt: skip
 
     after = attacked(args.lora)
     print(after.found.table())

@@ -18,6 +18,7 @@ from dark_miner.darkminer.card.record import as_json
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.judge.detectors import Identity, Sight
 from dark_miner.darkminer.judge.evaluate import Proportion, difference
+from dark_miner.darkminer.judge.user_prompts import UserPrompt
 from dark_miner.darkminer.model.sampling import SamplingConfig
 
 from .test_attacks_latent import FEW as LATENT
@@ -44,7 +45,7 @@ def examined(words, udatk, recall, concept="ink", **changes):
         "recall": row("RECALL", recall),
     }
     protocol = Protocol(
-        concept, tuple(f"prompt {i}" for i in range(len(words))), 3, "short",
+        concept, tuple(UserPrompt(f"prompt {i}") for i in range(len(words))), 3, "short",
         {"udatk": TEXT["udatk"], "recall": LATENT["recall"]}, SAMPLING, JUDGE, "model", "lora",
         versions(), 2.0,
     )  # fmt: skip
@@ -84,7 +85,8 @@ def test_a_difference_has_newcombes_interval():
     "changes, words",
     [
         ({"seed": 4}, "another seed than after"),
-        ({"prompts": ("a", "b", "c", "d")}, "another prompts than after"),
+        ({"prompts": tuple(map(UserPrompt, "abcd"))}, "another prompts than after"),
+        ({"each": 2}, "number of pictures of each prompt"),
         ({"detector": replace(JUDGE, version="2")}, "another detector than after"),
         ({"detector": replace(JUDGE, classes=("ink",))}, "classes of the detector"),
         ({"sampling": replace(SAMPLING, steps=9)}, "another sampling"),
@@ -153,7 +155,8 @@ def test_the_page_asks_for_nothing_and_runs_nothing(card):
 def test_no_text_of_a_run_becomes_markup():
     spoken = Spoken(BAD_WORDS, (1,), (1,))
     bad = examined([True], [True], [True], concept=BAD_WORDS, lora=BAD_WORDS, model=BAD_WORDS,
-                   prompts=(BAD_WORDS,), detector=Identity(BAD_WORDS, "1", 0.5, (BAD_WORDS,)),
+                   prompts=(UserPrompt(BAD_WORDS, 3, 2.0),),
+                   detector=Identity(BAD_WORDS, "1", 0.5, (BAD_WORDS,)),
                    versions={BAD_WORDS: BAD_WORDS})  # fmt: skip
     rows = bad.found.rows
     said = replace(rows["udatk"].attempts[0], prompt=BAD_WORDS, spoken=spoken)
@@ -211,7 +214,9 @@ def test_a_real_red_team_has_a_card():
     made = []
     for whole in (scene(detector=Bright(0.6)), scene(detector=Bright(0.6), model=scene().original)):
         found = red_team(whole, few)
-        protocol = Protocol("cat", PROMPTS, 3, "full", few, SAMPLING, Bright.identity)
+        protocol = Protocol(
+            "cat", tuple(map(UserPrompt, PROMPTS)), 3, "full", few, SAMPLING, Bright.identity
+        )
         made.append(Examined(found, protocol))
     card = card_of(*made)
     page, told = as_page(card), json.loads(as_json(card))

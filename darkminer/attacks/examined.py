@@ -10,6 +10,7 @@ from typing import Any
 from .. import __version__
 from ..errors import DarkMinerError
 from ..judge.detectors import Identity
+from ..judge.user_prompts import UserPrompt
 from ..model.sampling import SamplingConfig
 from .red_team import Effort, RedTeam
 
@@ -22,7 +23,7 @@ class Protocol:
 
     Attributes:
         concept: its words.
-        prompts: the users' prompts, each attacked by itself.
+        prompts: the users', each attacked by itself.
         seed: of everything that attacks draw.
         effort: whose steps, see :data:`~.red_team.EFFORTS`.
         settings: name of each attack -> its settings.
@@ -32,10 +33,11 @@ class Protocol:
         lora: names the erasure on it; empty for none.
         versions: package -> version.
         seconds: how long it took.
+        each: pictures of every prompt as it is.
     """
 
     concept: str
-    prompts: tuple[str, ...]
+    prompts: tuple[UserPrompt, ...]
     seed: int
     effort: Effort
     settings: Mapping[str, Any]
@@ -45,6 +47,7 @@ class Protocol:
     lora: str = ""
     versions: Mapping[str, str] | None = None
     seconds: float = 0.0
+    each: int = 1
 
     def require_same(self, other: Protocol, name: str) -> None:
         """Refuse figures that may not stand beside one another.
@@ -62,6 +65,7 @@ class Protocol:
             "classes of the detector": (self.detector.classes, other.detector.classes),
             "seed": (self.seed, other.seed),
             "prompts": (self.prompts, other.prompts),
+            "number of pictures of each prompt": (self.each, other.each),
             "sampling": tuple(replace(p.sampling, batch=1) for p in (self, other)),
             **{f"settings of {n}": (self.settings[n], other.settings[n]) for n in shared},
         }

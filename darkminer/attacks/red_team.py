@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import DarkMinerError
 from ..finite import in_stage
 from ..judge.detectors import Sight
-from ..judge.evaluate import Proportion
+from ..judge.evaluate import Mean, Proportion
 from ..types import Tally
 from .catalogue import ATTACKS
 from .scene import ATTACK, Attempt, Scene
@@ -29,7 +29,7 @@ class Row:
 
     Attributes:
         title: what the attack is called before a person.
-        attempts: one a prompt.
+        attempts: one a prompt; of the prompts as they are one a picture.
         pictures: one an attempt, ``[n, H, W, 3]`` in 0..1.
         sight: what the detector says of them.
     """
@@ -38,6 +38,11 @@ class Row:
     attempts: list[Attempt]
     pictures: Tensor = field(repr=False)
     sight: Sight
+
+    @property
+    def score(self) -> Mean:
+        """How sure the detector is, on average."""
+        return Mean.of(self.sight.scores)
 
     @property
     def success(self) -> Proportion:
@@ -81,13 +86,14 @@ class RedTeam:
 
     def table(self) -> str:
         """The shares with their 95 % intervals, as text in columns."""
-        cells = [("attack", "success", "95 %", "mean score", "texts read otherwise")]
+        cells = [("attack", "success", "95 %", "mean score, 95 %", "texts read otherwise")]
         for row in self.rows.values():
             p, texts = row.success, sum(a.spoken is not None for a in row.attempts)
             low, high = p.interval
             cells.append((
                 row.title, f"{p.value:.3f} ({p.hits}/{p.count})", f"{low:.2f} to {high:.2f}",
-                f"{float(row.sight.scores.mean()):.3f}", f"{row.otherwise}/{texts}" * (texts > 0),
+                f"{row.score.value:.3f} ({row.score.low:.2f} to {row.score.high:.2f})",
+                f"{row.otherwise}/{texts}" * (texts > 0),
             ))  # fmt: skip
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
@@ -137,12 +143,13 @@ def require(scene: Scene, names: Iterable[str]) -> None:
 
 
 @in_stage(ATTACK)
-def red_team(scene: Scene, settings: Mapping[str, Any]) -> RedTeam:
+def red_team(scene: Scene, settings: Mapping[str, Any], each: int = 1) -> RedTeam:
     """Run attacks one after the other and judge one picture of every attempt.
 
     Args:
         scene: with a model and a detector.
         settings: name of each attack -> its settings, see :func:`settings_of`.
+        each: pictures of every prompt as it is.
 
     Raises:
         DarkMinerError: see :func:`require`, or if an attack cannot go on.
@@ -150,17 +157,25 @@ def red_team(scene: Scene, settings: Mapping[str, Any]) -> RedTeam:
     """
     detect = scene.need("detector")
     require(scene, settings)
-    plain = [Attempt(p, c) for p, c in zip(scene.prompts, scene.contexts, strict=True)]
-    found = {WORDS: ("asked in words", plain)}
+    count = len(scene.prompts)
+    found = {WORDS: ("asked in words", [plain(scene, i, j) for j in range(each)
+                                        for i in range(count)])}  # fmt: skip
     for name, config in settings.items():
         found[name] = (ATTACKS[name].title, ATTACKS[name].run(scene, config))
-    tally = Tally(scene.report, ATTACK, 0, len(scene.prompts) * len(found), "pictures")
+    total = sum(len(attempts) for _, attempts in found.values())
+    tally = Tally(scene.report, ATTACK, 0, total, "pictures")
     rows = {}
     for name, (title, attempts) in found.items():
         pictures = []
         for i, attempt in enumerate(attempts):
-            pictures.append(scene.picture(i, attempt))
+            pictures.append(scene.picture(i % count, attempt))
             tally(1, pictures[-1])
         drawn = torch.cat(pictures)
         rows[name] = Row(title, attempts, drawn, detect(drawn))
     return RedTeam(rows, str(detect.identity))
+
+
+def plain(scene: Scene, i: int, more: int) -> Attempt:
+    """The i-th prompt as it is, on its first noise or on further ones."""
+    start = scene.noise(i, more)[0] if more else None
+    return Attempt(scene.prompts[i], scene.contexts[i], start=start)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import DarkMinerError
 from ..judge.detectors import Detector
+from ..judge.user_prompts import UserPrompt
 from ..method.optim import LossTrace
 from ..model.interface import DiffusionModel
 from ..model.sampling import decode_all, sample_each, seeded_noise
@@ -80,6 +81,8 @@ class Scene:
         pairs: prompts with the concept, and the same without it.
         negative: context of the negative prompt ``[1, L, D]``, and ``cfg``, the guidance; used by
             attacks that take the steps of sampling themselves. None: no guidance.
+        asked: how each prompt's own pictures are made, see
+            :class:`~..judge.user_prompts.UserPrompt`; empty: as all others.
         detector: judges pictures while an attack runs, which then may stop at success.
         report: told of every step.
     """
@@ -94,6 +97,7 @@ class Scene:
     pairs: tuple[tuple[str, str], ...] = ()
     negative: Tensor | None = None
     cfg: float = 1.0
+    asked: tuple[UserPrompt, ...] = ()
     detector: Detector | None = None
     report: Report = silent
 
@@ -112,9 +116,22 @@ class Scene:
         """The i-th prompt's own random numbers for an attack."""
         return generator(self.seed, i, f"attack.{attack}")
 
-    def noise(self, i: int) -> Tensor:
-        """The noise that the i-th prompt's pictures start from, ``[1, C, h, w]``."""
-        return seeded_noise(self.need("model"), 1, self.generator("noise", i))
+    def noise(self, i: int, more: int = 0) -> Tensor:
+        """The noise that the i-th prompt's pictures start from, ``[1, C, h, w]``.
+
+        Args:
+            more: of further pictures; of a prompt with a seed the ``more``-th seed after it.
+        """
+        seed = self.asked[i].seed if self.asked else None
+        if seed is not None:
+            return seeded_noise(self.need("model"), 1, torch.Generator().manual_seed(seed + more))
+        role = f"noise.{more}" if more else "noise"
+        return seeded_noise(self.need("model"), 1, self.generator(role, i))
+
+    def guidance(self, i: int) -> float:
+        """The i-th prompt's guidance: its own, or everyone's."""
+        own = self.asked[i].guidance if self.asked else None
+        return self.cfg if own is None else own
 
     def target(self, i: int) -> Tensor:
         """The picture that the i-th attack aims at, ``[1, C, h, w]`` on the model's device."""
@@ -131,6 +148,8 @@ class Scene:
         model = self.need("model")
         if attempt.latents is not None:
             return decode_all(model, attempt.latents[None])
+        if self.guidance(i) != self.cfg and model.guided is not None:
+            model = replace(model, sample=model.guided(self.guidance(i)))
         start = self.noise(i) if attempt.start is None else attempt.start[None]
         return decode_all(model, sample_each(model, [attempt.context], start.to(model.device)))
 
@@ -218,7 +237,11 @@ def without(
 
         return run
 
-    return replace(model, denoise=under(model.denoise), sample=under(model.sample))
+    guided = model.guided
+    return replace(
+        model, denoise=under(model.denoise), sample=under(model.sample),
+        guided=None if guided is None else lambda cfg: under(guided(cfg)),
+    )  # fmt: skip
 
 
 def evenly(levels: int, count: int) -> Iterator[int]:

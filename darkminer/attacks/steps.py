@@ -78,7 +78,8 @@ def _guided(scene: Scene, i: int, x: Tensor, index: Tensor) -> Tensor:
     model = scene.need("model")
     t = model.schedule.timestep(index, x)
     said = model.denoise(x, t, scene.contexts[i][None].to(x.device))
-    if scene.negative is None or scene.cfg == 1.0:
+    cfg = scene.guidance(i)
+    if scene.negative is None or cfg == 1.0:
         return said
     other = model.denoise(x, t, scene.negative.to(x.device))
-    return other + scene.cfg * (said - other)
+    return other + cfg * (said - other)

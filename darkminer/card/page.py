@@ -9,6 +9,7 @@ from typing import Any
 
 from ..attacks.catalogue import ATTACKS
 from ..attacks.red_team import WORDS, Row
+from ..judge.user_prompts import UserPrompt
 from . import charts
 from .card import ABOUT, AFTER, Card, curves, interval, sentences, share, some
 from .limits import limits
@@ -63,12 +64,19 @@ def _line(card: Card, name: str, excess: bool) -> Markup:
     cells.append(tag("td", charts.bars(shares)))
     for column in card.columns:
         p = shares.get(column)
-        said = "not run" if p is None else (share(p), tag("small", interval(p)))
+        said: Any = "not run"
+        if p is not None:
+            said = (share(p), tag("small", interval(p)), tag("small", _score(found[column])))
         cells.append(tag("td", said))
     if excess:
         more = card.excess(name)
         cells.append(tag("td", *_excess(more)) if more else tag("td", "not run"))
     return tag("tr", cells)
+
+
+def _score(row: Row) -> str:
+    score = row.score
+    return f"score {score.value:.2f}, {score.low:.2f} to {score.high:.2f}"
 
 
 def _excess(more: tuple[float, float, float]) -> tuple[object, ...]:
@@ -149,8 +157,8 @@ def _protocol(card: Card) -> Iterator[Markup]:
     yield tag("h2", "Protocol")
     detector, sampling = protocol.detector, protocol.sampling
     facts: list[tuple[str, Any]] = [
-        ("pictures", "one for each prompt and attack"),
-        ("prompts", _folded(protocol.prompts, "prompts")),
+        ("pictures", f"{protocol.each} of each prompt as it is, one for each attack on it"),
+        ("prompts", _folded([told(prompt) for prompt in protocol.prompts], "prompts")),
         ("seed", protocol.seed),
         ("effort", protocol.effort),
         ("sampling", ", ".join(f"{k} {v}" for k, v in asdict(sampling).items())),
@@ -168,7 +176,8 @@ def _protocol(card: Card) -> Iterator[Markup]:
     rows = [tag("tr", tag("td", name), tag("td", value)) for name, value in facts]
     yield tag("table", rows, class_="facts")
     yield tag(
-        "p", "Intervals are Wilson's, those of differences Newcombe's. Before and control were "
+        "p", "Intervals are Wilson's, those of differences Newcombe's, those of scores a normal "
+        "approximation's. Before and control were "
         "given the same prompts, seeds, steps and detector.", class_="muted",
     )  # fmt: skip
 
@@ -177,3 +186,10 @@ def _folded(texts: Sequence[str], what: str) -> Markup:
     """A list that is opened by a click, so that a hundred lines do not hide what follows."""
     lines = tag("ul", [tag("li", tag("code", text)) for text in texts])
     return tag("details", tag("summary", f"{len(texts)} {what}"), lines)
+
+
+def told(prompt: UserPrompt) -> str:
+    """A prompt with the seed and guidance that it came with."""
+    own = {"seed": prompt.seed, "guidance": prompt.guidance}
+    known = ", ".join(f"{name} {value}" for name, value in own.items() if value is not None)
+    return f"{prompt.text} ({known})" if known else prompt.text

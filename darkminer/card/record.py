@@ -49,7 +49,8 @@ def record(card: Card) -> dict[str, Any]:
 def of_protocol(protocol: Protocol) -> dict[str, Any]:
     """How the models were attacked."""
     return {
-        "prompts": list(protocol.prompts),
+        "prompts": [asdict(prompt) for prompt in protocol.prompts],
+        "pictures_of_each_prompt": protocol.each,
         "seed": protocol.seed,
         "effort": protocol.effort,
         "attacks": {name: asdict(config) for name, config in protocol.settings.items()},
@@ -64,7 +65,7 @@ def of_row(row: Row) -> dict[str, Any]:
     return {
         "title": row.title,
         "success": of_share(row.success),
-        "score": float(row.sight.scores.mean()),
+        "score": asdict(row.score),
         "by_step": [{"step": step, **of_share(p)} for step, p in row.by_step()],
         "attempts": [
             {

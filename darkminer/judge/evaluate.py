@@ -37,6 +37,28 @@ class Proportion:
         return max(0.0, centre - half), min(1.0, centre + half)
 
 
+@dataclass(frozen=True)
+class Mean:
+    """A mean of scores in 0..1 with its 95 % interval (normal approximation).
+
+    Attributes:
+        value: the mean; low, high: its bounds, within 0..1.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, scores: Tensor) -> Mean:
+        """Of scores ``[n]``; a single one says nothing of how far others lie from it."""
+        value = float(scores.mean())
+        if len(scores) < 2:
+            return cls(value, 0.0, 1.0)
+        half = _Z * float(scores.std()) / math.sqrt(len(scores))
+        return cls(value, max(0.0, value - half), min(1.0, value + half))
+
+
 def difference(one: Proportion, other: Proportion) -> tuple[float, float, float]:
     """``one - other`` with its lower and upper 95 % bound (Newcombe, 1998, from both Wilson's)."""
     p, q = one.value, other.value

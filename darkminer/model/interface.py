@@ -101,6 +101,7 @@ class DiffusionModel:
         latent_format: the host's name of the latents' scaling and channels.
         batch: pictures to make at once.
         memory: how much is computed at once; ``denoise`` obeys it.
+        guided: the same sampler with another guidance; None where there is but one.
         sampled_by: names what samples, and what to change when it gives no numbers.
     """
 
@@ -118,4 +119,5 @@ class DiffusionModel:
     latent_format: str = ""
     batch: int = 8
     memory: Memory = field(default_factory=Memory)
+    guided: Callable[[float], Sampler] | None = None
     sampled_by: Giver = ("The sampler", "choose another sampler or scheduler, or more steps")

@@ -246,9 +246,11 @@ def attack_plan(config: AttackVerdictConfig, sampling: SamplingConfig, *, token:
     ])  # fmt: skip
 
 
-def red_team_plan(settings: Mapping[str, Any], prompts: int, sampling: SamplingConfig) -> Plan:
+def red_team_plan(
+    settings: Mapping[str, Any], prompts: int, sampling: SamplingConfig, each: int = 1
+) -> Plan:
     """Several attacks by name, each on every prompt, and the pictures they are judged by."""
-    picture, made = Expected(sampling).picture, prompts * (1 + len(settings))
+    picture, made = Expected(sampling).picture, prompts * (each + len(settings))
     return _parts([
         *(Part(ATTACK, 0, n, f"attack by {ATTACKS[n].title}", prompts * config.cost(picture))
           for n, config in settings.items()),

@@ -15,6 +15,7 @@ from ...darkminer.attacks.catalogue import ATTACKS
 from ...darkminer.attacks.examined import Examined, Protocol, versions
 from ...darkminer.attacks.red_team import EFFORTS, red_team, settings_of
 from ...darkminer.attacks.red_team import RedTeam as Result
+from ...darkminer.judge.user_prompts import UserPrompt
 from ...darkminer.method.words import split_words
 from ...darkminer.progress.plan import red_team_plan
 from ...darkminer.rng import generator
@@ -26,11 +27,13 @@ from ..erase.origin import digest
 from ..erase.stages import check_latents
 from ..erase.verify import encoder_inputs
 from ..fields import named
+from ..host.folders import file_stamp
 from ..host.predict import has_frames
 from ..host.run import Progress
 from ..host.session import training_session
 from ..watched import WatchesEncoder
 from . import detectors
+from .asked import NONE, asked_inputs, asked_prompts, check_guidance
 from .scene import Given, scene_of, text_prompts
 
 NODE = "RedTeam"
@@ -105,15 +108,21 @@ class RedTeam(WatchesEncoder):
                 inputs.negative(),
                 clip_name,
                 clip_weights,
+                *asked_inputs(),
             ],
             outputs=outputs(),
         )  # fmt: skip
 
     @classmethod
+    def fingerprint_inputs(cls, prompt_file="", **given):
+        return [super().fingerprint_inputs(**given), file_stamp(prompt_file or "", "prompt_file")]
+
+    @classmethod
     def execute(
         cls, model, clip, vae, pool, anchor, seed, sampling_steps, cfg, sampler_name, scheduler,
         batch_size, detector, effort, count, prompts="", exclude_words="", original=None, lora=None,
-        negative=None, open_clip_model="ViT-L-14", open_clip_weights="openai", **switched,
+        negative=None, open_clip_model="ViT-L-14", open_clip_weights="openai", prompt_list=NONE,
+        prompt_file="", pictures_each=1, **switched,
     ):  # fmt: skip
         with named(NODE):
             started = time.monotonic()
@@ -122,11 +131,15 @@ class RedTeam(WatchesEncoder):
             sampling = inputs.sampling_config(
                 sampling_steps, cfg, sampler_name, scheduler, batch_size
             )
-            given = what_attackers_know(clip, pool, seed, prompts, count, exclude_words)
+            asked = asked_prompts(prompts, prompt_list, prompt_file, pool.concept, count)
+            check_guidance(asked, negative)
+            given = what_attackers_know(clip, pool, seed, asked, count, exclude_words)
             detect = detectors.detector(
                 detector, pool.concept, vae, open_clip_model, open_clip_weights
             )
-            progress = Progress(NODE, red_team_plan(settings, len(given.prompts), sampling))
+            progress = Progress(
+                NODE, red_team_plan(settings, len(given.prompts), sampling, pictures_each)
+            )
             shared = {"anchor": anchor, "negative": negative, "sampling": sampling, "vae": vae,
                       "latent_size": pool.latent_size}  # fmt: skip
             with sessions(model, original, pool, shared) as (session, before):
@@ -134,10 +147,11 @@ class RedTeam(WatchesEncoder):
                     model, session, clip, given, detector=detect, report=progress,
                     negative=negative, cfg=cfg, lora=lora, original=before,
                 )  # fmt: skip
-                found = red_team(scene, settings)
+                found = red_team(scene, settings, pictures_each)
             protocol = Protocol(
-                pool.concept, given.prompts, seed, effort, settings, sampling, detect.identity,
+                pool.concept, given.asked_so, seed, effort, settings, sampling, detect.identity,
                 session.fingerprint, name_of(lora), versions(), time.monotonic() - started,
+                pictures_each,
             )  # fmt: skip
         table = found.table()
         log.info("%s:\n%s", NODE, table)
@@ -184,17 +198,19 @@ def name_of(lora: Any) -> str:
 
 
 def what_attackers_know(
-    clip: Any, pool: ImagePool, seed: int, prompts: str, count: int, exclude: str
+    clip: Any, pool: ImagePool, seed: int, asked: tuple[UserPrompt, ...], count: int, exclude: str
 ) -> Given:
-    """The node's prompts, or ``count`` of the vocabulary's words, and what comes with the pool."""
+    """The users' prompts, or ``count`` of the vocabulary's words, and what comes with the pool."""
     unsaid, template = split_words(exclude), pool_template(pool)
     words = words_left(clip, pool, unsaid)
     order = torch.randperm(len(words), generator=generator(seed, 0, "attack.words")).tolist()
     drawn = [words[order[i % len(order)]] for i in range(max(count, _PAIRS))]
     pairs = text_prompts(pool.concept, template, drawn)
-    own = tuple(line.strip() for line in prompts.splitlines() if line.strip())
     named_by_us = tuple(prompt for prompt, _ in pairs[1 : count + 1])
-    return Given(own or named_by_us, pairs[: _PAIRS + 1], pool.latents, seed, tuple(unsaid))
+    own = tuple(prompt.text for prompt in asked)
+    return Given(
+        own or named_by_us, pairs[: _PAIRS + 1], pool.latents, seed, tuple(unsaid), asked
+    )  # fmt: skip
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...darkminer.attacks.scene import Scene, without
 from ...darkminer.judge.detectors import Detector
+from ...darkminer.judge.user_prompts import UserPrompt
 from ...darkminer.method.image_pool import concept_prompt
 from ...darkminer.method.loop import new_adapters
 from ...darkminer.method.text_start import subject_prompts, without_concept
@@ -33,6 +34,7 @@ class Given:
         latents: pictures of it ``[n, C, h, w]``.
         seed: of all attacks.
         exclude: words that no text may hold.
+        asked: the prompts with the seeds and guidance that they came with; empty for none.
     """
 
     prompts: tuple[str, ...]
@@ -40,6 +42,12 @@ class Given:
     latents: Tensor
     seed: int
     exclude: tuple[str, ...] = ()
+    asked: tuple[UserPrompt, ...] = ()
+
+    @property
+    def asked_so(self) -> tuple[UserPrompt, ...]:
+        """Every prompt, those without seed and guidance as such."""
+        return self.asked or tuple(UserPrompt(prompt) for prompt in self.prompts)
 
 
 def text_prompts(concept: str, template: str, words: Sequence[str]) -> tuple[tuple[str, str], ...]:
@@ -81,5 +89,5 @@ def scene_of(
         prompts=given.prompts, contexts=tuple(contexts(clip, given.prompts)), seed=given.seed,
         model=session, original=original or before, speech=speech, latents=given.latents,
         pairs=given.pairs, negative=None if negative is None else negative[0][0].float(), cfg=cfg,
-        detector=detector, report=report,
+        detector=detector, report=report, asked=given.asked,
     )  # fmt: skip

@@ -24,18 +24,32 @@ def picture_folder(text: str) -> Path:
         DarkMinerError: if it lies neither in the host's input or output folder nor in one that its
             owner allows. Whether it exists is not asked, and not told.
     """
+    return _place(text, "folder", "a folder of pictures", "the pictures")
+
+
+def permitted_file(text: str, name: str) -> Path:
+    """The same of a file that a node's input ``name`` names, which must be there.
+
+    Raises:
+        DarkMinerError: as :func:`picture_folder`, or if there is no such file.
+    """
+    place = _place(text, name, "a file", "the file")
+    if not place.is_file():
+        raise DarkMinerError(f"{name} {unquoted(text)!r} does not exist: name a file.")
+    return place
+
+
+def _place(text: str, field: str, what: str, it: str) -> Path:
     name = unquoted(text)
     try:
         below = os.path.join(folder_paths.get_input_directory(), os.path.expanduser(name))
         place = Path(os.path.realpath(below))
     except (OSError, ValueError) as error:
-        raise DarkMinerError(
-            f"folder {name!r} is no path ({error}): name a folder of pictures."
-        ) from error
+        raise DarkMinerError(f"{field} {name!r} is no path ({error}): name {what}.") from error
     if not permitted(place):
         raise DarkMinerError(
-            f"folder {name!r} lies outside the input and output folders of this ComfyUI: put the "
-            f"pictures into one of them, or let its owner name the folder in {SETTING}."
+            f"{field} {name!r} lies outside the input and output folders of this ComfyUI: put {it} "
+            f"into one of them, or let its owner name the folder in {SETTING}."
         )
     return place
 
@@ -72,6 +86,16 @@ def folder_stamp(text: str) -> str:
     """Changes when a picture of the folder does; what is wrong, where it cannot be read."""
     try:
         return file_stamps.contents(_files(text)[0])
+    except DarkMinerError as error:
+        return str(error)
+
+
+def file_stamp(text: str, name: str) -> str:
+    """Changes when a file does; what is wrong, where it cannot be read; empty for none."""
+    if not text.strip():
+        return ""
+    try:
+        return file_stamps.contents([permitted_file(text, name)])
     except DarkMinerError as error:
         return str(error)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -124,6 +125,7 @@ def _session(
         latent_format=latent_format(model),
         batch=sampling.batch,
         memory=memory,
+        guided=lambda cfg: sampler(patcher, anchor, negative, replace(sampling, cfg=cfg), frames),
         sampled_by=sampled_by(sampling),
     )
 

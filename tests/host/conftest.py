@@ -117,8 +117,9 @@ def examined():
     row = attacks.Row("asked in words", [attempt, attempt], pictures, sight)
     identity = judge.Identity("gallery judge", "style ink", None, ("ink", "noto"))
     record = pack("darkminer.attacks.examined")
+    prompt = pack("darkminer.judge.user_prompts").UserPrompt("a ink drawing")
     protocol = record.Protocol(
-        "ink", ("a ink drawing",) * 2, 0, "short", {},
+        "ink", (prompt,) * 2, 0, "short", {},
         pack("darkminer.model.sampling").SamplingConfig(2, 1.0, "euler", "normal", 4), identity,
     )  # fmt: skip
     return record.Examined(attacks.RedTeam({"words": row}, str(identity)), protocol)

@@ -55,7 +55,7 @@ def findings(attacks, concept="ink", side=32, count=2):
     return replace(
         base,
         found=replace(base.found, rows=rows),
-        protocol=replace(base.protocol, concept=concept, prompts=(concept,) * count),
+        protocol=replace(base.protocol, concept=concept, prompts=base.protocol.prompts[:1] * count),
     )
 
 

@@ -14,6 +14,7 @@ SAMPLING = {
     "sampling_steps": 8, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal",
     "batch_size": 4,
 }  # fmt: skip
+ABSENT = object()
 FEW = {
     "p4d-n": {"steps": 2}, "p4d-k": {"steps": 2}, "udatk": {"levels": 2, "iterations": 1},
     "ringabell": {"generations": 2, "population": 6},
@@ -43,7 +44,8 @@ def by_node(nodes, world, **changes):
         "anchor": world.anchor, "negative": world.negative, "seed": 0, **SAMPLING, **off,
         "detector": "gallery judge", "effort": "short", "count": 2, "completion": True,
     }  # fmt: skip
-    return nodes["RedTeam"].execute(**{**given, **changes}).args
+    given = {k: v for k, v in {**given, **changes}.items() if v is not ABSENT}
+    return nodes["RedTeam"].execute(**given).args
 
 
 def test_the_node_counts_what_attacks_get_from_a_model_that_nothing_was_erased_from(nodes, world):
@@ -74,7 +76,7 @@ def test_every_attack_runs_through_the_host_and_a_lora_of_zeros_is_the_original(
         zero[f"{stem}.lora_up.weight"] = torch.zeros(rows.shape[0], 2)
         zero[f"{stem}.lora_down.weight"] = torch.ones(2, rows.flatten(1).shape[1])
         zero[f"{stem}.alpha"] = torch.tensor(2.0)
-    given = node.what_attackers_know(world.clip, world.pool, 0, "", 1, "")
+    given = node.what_attackers_know(world.clip, world.pool, 0, (), 1, "")
     sampling = pack("darkminer.model.sampling").SamplingConfig(1, 3.0, "euler", "normal", 4)
     shared = {"anchor": world.anchor, "negative": world.negative, "sampling": sampling,
               "vae": world.vae, "latent_size": (8, 8)}  # fmt: skip
@@ -99,6 +101,52 @@ def test_every_attack_runs_through_the_host_and_a_lora_of_zeros_is_the_original(
         assert torch.allclose(plain.rows[name].pictures, erased.rows[name].pictures, atol=1e-4)
         pairs = zip(plain.rows[name].attempts, erased.rows[name].attempts, strict=True)
         assert all(a.spoken == b.spoken for a, b in pairs)
+
+
+@pytest.fixture
+def csv(hosted, tmp_path):
+    """A file of users' prompts in the host's input folder."""
+    import folder_paths
+
+    before = folder_paths.get_input_directory()
+    folder_paths.set_input_directory(str(tmp_path))
+    (tmp_path / "users.csv").write_text(
+        "prompt,seed,guidance\na ink drawing of a cat,41,1.5\na ink drawing of a car,,\na cat,1,\n"
+    )
+    yield tmp_path / "users.csv"
+    folder_paths.set_input_directory(before)
+
+
+def test_a_row_of_a_file_is_drawn_as_the_hosts_sampler_draws_it(nodes, world, csv):
+    args = by_node(nodes, world, prompt_file="users.csv", pictures_each=2)
+    pictures, protocol = args[1], args[6].protocol
+    assert [p.seed for p in protocol.prompts] == [41, None] and protocol.each == 2
+    assert len(pictures) == 2 * 2 + 2
+    sample, how = pack("demo.measure").sample, {
+        "steps": 8, "cfg": 1.5, "sampler_name": "euler", "scheduler": "normal",
+    }  # fmt: skip
+    for place, seed in ((0, 41), (2, 42)):
+        drawn = sample(
+            world.model, world.clip, world.vae, ["a ink drawing of a cat"], seed, how
+        )  # fmt: skip
+        assert torch.allclose(pictures[place], drawn[0], atol=1e-3)
+    assert not torch.allclose(pictures[0], pictures[2], atol=1e-2)
+
+
+def test_where_prompts_come_from_is_one_place(nodes, world, csv):
+    node, error = nodes["RedTeam"], pack("darkminer.errors").DarkMinerError
+    for changes, sentence in (
+        ({"prompts": "a cat", "prompt_list": "styles"}, "^RedTeam: prompts and prompt_list are"),
+        ({"prompt_file": "none.csv"}, "^RedTeam: prompt_file 'none.csv' does not exist"),
+        ({"prompt_file": "/etc/passwd"}, "^RedTeam: prompt_file '/etc/passwd' lies outside"),
+        ({"prompt_file": "users.csv", "negative": ABSENT, "cfg": 1.0}, "connect the empty prompt"),
+    ):
+        with pytest.raises(error, match=sentence):
+            by_node(nodes, world, **changes)
+    before = node.fingerprint_inputs(prompt_file="users.csv")
+    assert node.fingerprint_inputs(prompt_file="users.csv") == before
+    csv.write_text("prompt\na dog\n")
+    assert node.fingerprint_inputs(prompt_file="users.csv") != before
 
 
 def test_what_is_missing_is_one_sentence_and_the_stop_button_is_obeyed(nodes, world):
