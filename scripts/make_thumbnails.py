@@ -20,6 +20,7 @@ TITLES = {
     "erase_style_flux": ("Erase from Flux", "#3b6b8f"),
     "erase_style_as_graph": ("Your checkpoint, step by step", "#6b4f8f"),
     "use_erasure": ("Use an erasure", "#5a5a5a"),
+    "bake_erasure": ("Bake an erasure", "#5a3f2e"),
 }
 
 

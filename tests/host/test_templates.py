@@ -45,7 +45,7 @@ OTHERS = [name for name in NAMES if name not in STYLE]
 DEFAULT = {  # the demo's own run in test_workflows.py, in API format
     ("erase_style", "ui", "open_clip"), ("erase_style_as_graph", "ui", "clip_vision"),
     ("erase_style_flux", "ui", "open_clip"), ("erase_style_sdxl", "ui", "clip_vision"),
-    ("use_erasure", "ui", "its own"),
+    ("use_erasure", "ui", "its own"), ("bake_erasure", "ui", "its own"),
 }  # fmt: skip
 
 
@@ -149,6 +149,27 @@ def erasure(server):
 @pytest.mark.parametrize("name, form, encoder", cases(OTHERS, ["its own"]))
 def test_a_template_without_an_open_choice_of_encoder_runs_to_its_end(server, name, form, encoder):
     finished(server, template(server, name, form))
+
+
+@pytest.mark.usefixtures("erasure")
+def test_a_baked_checkpoint_draws_what_its_lora_draws(server):
+    prompt = template(server, "bake_erasure", "api")
+    server.run(prompt)
+    (baked,) = sorted((server.output / "checkpoints").glob("erased_*.safetensors"))[-1:]
+    (server.models / "checkpoints" / "baked.safetensors").symlink_to(baked)
+    again = {i: prompt[i] for i in ("1", "4", "5", "6", "7", "8", "9")}
+    loader = {"ckpt_name": "baked.safetensors"}
+    again["1"] = {**prompt["1"], "inputs": loader}
+    before, after = drawn(server, prompt, "9"), drawn(server, prompt, "12")
+    assert before != after and drawn(server, again, "9") == after
+
+
+def drawn(server, prompt, node):
+    """The pixels that a preview shows, of pictures drawn anew."""
+    outputs = server.run(prompt)
+    (entry,) = outputs[node]["images"]
+    data = server.ask(lambda client: client.picture(entry))
+    return Image.open(io.BytesIO(data)).tobytes()
 
 
 @pytest.mark.parametrize("file, family, width", [(standins.SD15, "sd15", 768),
