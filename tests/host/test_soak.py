@@ -39,7 +39,8 @@ def assert_flat(seen):
     """After the last ten no more than after those from the third on: the host itself collects
     what has gone every ten seconds only, which are some jobs.
     """
-    early, late = ([max(taken) for taken in zip(*part)] for part in (seen[2:12], seen[-10:]))
+    parts = (zip(*part, strict=True) for part in (seen[2:12], seen[-10:]))
+    early, late = ([max(values) for values in part] for part in parts)
     log.info("early %.0f MB and %d descriptors, late %.0f MB and %d", *early, *late)
     assert all(now <= FLAT * then for now, then in zip(late, early, strict=True))
 
