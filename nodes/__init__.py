@@ -16,6 +16,7 @@ from .erase.bank import DarkMinerVocabularyBank
 from .erase.chase import DarkMinerChase
 from .erase.circumvent import CircumventLoRA
 from .erase.combine import CombineErasures
+from .erase.compare import CompareErasure
 from .erase.concepts import EraseConcepts
 from .erase.contexts import DarkMinerConceptContexts
 from .erase.image_pool import ImagePoolBuilder
@@ -47,6 +48,7 @@ NODES: list[type[io.ComfyNode]] = [
     EraseConcepts,
     DarkMinerSettings,
     CombineErasures,
+    CompareErasure,
     SaveErasureLoRA,
     LoadErasureLoRA,
     DarkMinerDemoModels,

@@ -27,6 +27,7 @@ NODES = (
     "VerifyDeltaCLIP", "AttackErasure", "CircumventLoRA", "DarkMinerChase", "DarkMinerRoundOpen",
     "DarkMinerRoundClose", "DarkMinerLoop", "EraseConcepts", "CombineErasures", "SaveErasureLoRA",
     "DarkMinerSettings", "RedTeam", "LoadErasureLoRA", "SaveReportCard",
+    "CompareErasure",
 )  # fmt: skip
 
 
