@@ -23,7 +23,7 @@ OURS = (
     "DarkMinerRoundOpen", "DarkMinerRoundClose", "DarkMinerConceptContexts",
     "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
     "DarkMinerChase", "EraseConcepts", "AttackErasure", "DarkMinerSettings",
-    "RedTeam", "LoadErasureLoRA",
+    "RedTeam", "LoadErasureLoRA", "SaveReportCard", "CompareErasure",
 )  # fmt: skip
 
 
