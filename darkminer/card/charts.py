@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from ..attacks.red_team import Row
 from ..judge.evaluate import Proportion
+from ..markup import Markup, tag
 from .card import interval, share
-from .markup import Markup, tag
 
 _WIDTH, _BAR = 240, 15
 _PLOT_WIDTH, _PLOT_HEIGHT, _LEFT, _FOOT = 250, 96, 44, 18

@@ -10,13 +10,13 @@ from typing import Any
 from ..attacks.catalogue import ATTACKS
 from ..attacks.red_team import WORDS, Row
 from ..judge.user_prompts import UserPrompt
+from ..markup import Markup, joined, picture_source, tag
 from . import charts
 from .card import ABOUT, AFTER, Card, curves, interval, sentences, share, some
 from .limits import limits
-from .markup import Markup, joined, picture_source, tag
 
 _SMALL = 96  # pixels below which a picture is enlarged with hard edges
-_STYLE = Path(__file__).with_name("style.css")
+_STYLE = Path(__file__).parents[1] / "page.css"
 
 
 def as_page(card: Card) -> str:

@@ -25,11 +25,16 @@ from .tensor_file import tensor_parts
 
 
 class LoraDict(dict[str, Tensor]):
-    """A LoRA state dict that carries the metadata of the file it will become."""
+    """A LoRA state dict that carries the metadata of the file it will become.
+
+    Attributes:
+        told: what the run that made it leaves for a report; None where nobody knows.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None):
         super().__init__(tensors)
         self.metadata: dict[str, str] = dict(metadata or {})
+        self.told: Any = None
 
 
 def to_state_dict(state: AdapterState, names: Mapping[str, str]) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ from ...darkminer.model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.progress.pace import seconds_per_row
 from ...darkminer.progress.plan import Plan, erasure_plan
+from ...darkminer.report.told import told_of
 from ...darkminer.rng import generator
 from ...darkminer.room import run_bytes
 from ...darkminer.types import EmbeddingPool, ImagePool, Report, RetainSet, Tally, silent
@@ -218,7 +219,7 @@ def run_erasure(
                 state=state, text=text_space(clip, pool, exclude) if tokens else None,
                 report=report, on_round=on_round, keeping=keeper.keeping(),
             )  # fmt: skip
-            return done, _with_outcome(done, keeper.ended(done))
+            return done, _with_outcome(done, keeper.ended(done), pool)
 
 
 def _tokens(config: EraseConfig) -> int:
@@ -243,11 +244,13 @@ def _reference(clip: Any, config: EraseConfig) -> Tensor | None:
     return context_of(conditioning(clip, config.reference_prompt), "DarkMinerLoop", "reference")
 
 
-def _with_outcome(done: Erasure, lora: LoraDict) -> LoraDict:
-    """The LoRA with what has come of it, which the log says as well."""
+def _with_outcome(done: Erasure, lora: LoraDict, pool: ImagePool) -> LoraDict:
+    """The LoRA with what has come of it, which the log says as well, and what a report shows."""
     outcome = done.outcome
     log.info("%s", outcome.words)
-    return with_outcome(lora, done.embeddings, empty=outcome.empty, words=outcome.words)
+    made = with_outcome(lora, done.embeddings, empty=outcome.empty, words=outcome.words)
+    made.told = told_of(done, pool)
+    return made
 
 
 def run_plan(

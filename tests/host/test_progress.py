@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import json
 import time
 
 import pytest
@@ -125,6 +126,12 @@ def test_a_saved_file_is_named_by_its_place_below_output(comfy, by_loop):
     (name,) = outputs["save"]["text"]
     assert name.startswith("loras/seen_") and (comfy.output / name).is_file()
     assert seen.texts["save"] == [f"saved as {name}"]
+    report = (comfy.output / name).with_suffix(".report.json")
+    read = json.loads(report.read_text(encoding="utf-8"))
+    assert read["file"] == report.name.replace(".report.json", ".safetensors")
+    assert {"chase", "mine 1", "circumvent 2"} <= read["losses"].keys()
+    assert read["lora"]["outcome"] == outputs["loop"]["text"][0]
+    assert "<h1>ink</h1>" in report.with_suffix(".html").read_text(encoding="utf-8")
 
 
 def test_the_visible_loop_writes_on_the_nodes_of_the_canvas(comfy):

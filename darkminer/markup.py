@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..errors import writable
+from .errors import writable
 
 _LARGEST = 256  # pixels of an embedded picture's longer side
+_SMALL = 96  # up to which every pixel stays what it is
 
 
 class Markup(str):
@@ -48,6 +49,6 @@ def picture_source(picture: Tensor) -> str:
     pixels = (picture.detach().cpu().float().clamp(0, 1) * 255).round().byte().numpy()
     image = Image.fromarray(np.ascontiguousarray(pixels))
     image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    file, kind = io.BytesIO(), "png" if max(image.size) <= _SMALL else "jpeg"
+    image.save(file, kind.upper(), quality=90)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
