@@ -29,6 +29,7 @@ PACK_VERSION = "0.1.0"
 HOST_VERSION = "0.30.0"  # the host that the templates are made with
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PICTURE_NODES = ("PreviewImage", "SaveImage")
+SCREEN, MARGIN = (1500, 850), 60  # what a browser leaves of a common screen, and its bars
 WIDTH, GAP, TITLE, ROW, PICTURE, TEXT = 320, 60, 30, 24, 260, 90
 
 Info = dict[str, Any]
@@ -261,6 +262,16 @@ def make_note(number: int, text: str) -> Graph:
     }
 
 
+def view(shown: list[Graph], groups: list[Graph]) -> Graph:
+    """Scale and offset that show the whole graph on a screen of :data:`SCREEN` pixels."""
+    boxes = [(*n["pos"], *n["size"]) for n in shown] + [tuple(g["bounding"]) for g in groups]
+    left, top = (min(box[i] for box in boxes) for i in (0, 1))
+    spans = (max(b[i] + b[i + 2] for b in boxes) - min(b[i] for b in boxes) for i in (0, 1))
+    scale = min(1.0, *(room / span for room, span in zip(SCREEN, spans, strict=True)))
+    edge = MARGIN / scale
+    return {"scale": round(scale, 3), "offset": [round(edge - left), round(edge - top)]}
+
+
 def to_ui(name: str, prompt: Prompt, layout: Graph, nodes: Info) -> Graph:
     """The UI-format graph of a filled API prompt."""
     links = Links()
@@ -273,16 +284,18 @@ def to_ui(name: str, prompt: Prompt, layout: Graph, nodes: Info) -> Graph:
     set_order(prompt, made)
     place(made, layout["columns"], top=0)
     last = max(int(node_id) for node_id in made)
+    shown = [make_note(last + 1, "\n".join(layout["note"])), *made.values()]
+    groups = make_groups(made, layout["groups"])
     return {
         "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"dark-miner/{name}")),
         "revision": 0,
         "last_node_id": last + 1,
         "last_link_id": len(links.rows),
-        "nodes": [make_note(last + 1, "\n".join(layout["note"])), *made.values()],
+        "nodes": shown,
         "links": links.rows,
-        "groups": make_groups(made, layout["groups"]),
+        "groups": groups,
         "config": {},
-        "extra": {"ds": {"scale": 0.7, "offset": [WIDTH + 3 * GAP, 2 * GAP]}},
+        "extra": {"ds": view(shown, groups)},
         "version": 0.4,
     }
 

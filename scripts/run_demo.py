@@ -107,7 +107,9 @@ def erasure_prompt(style: str, seed: int) -> dict[str, Any]:
         for name, value in node["inputs"].items():
             if name == "seed" and not isinstance(value, list):
                 node["inputs"][name] = seed
-            elif name in ("concept", "text", "filename_prefix") and isinstance(value, str):
+            elif name in ("concept", "text", "prompts", "filename_prefix") and isinstance(
+                value, str
+            ):
                 node["inputs"][name] = value.replace(written, style)
     return prompt
 

@@ -174,6 +174,7 @@ def test_the_server_accepts_it(server, name):
 
 FEW = {  # hardly any steps, and a verification that always says to go on
     "size": 6,
+    "pictures": 1,
     "sampling_steps": 2,
     "batch_size": 8,
     "steps": 2,
