@@ -25,6 +25,8 @@ from comfy_server import Client, Prompt, Server, prepare_base
 ROOT = Path(__file__).resolve().parent.parent
 API = ROOT / "workflows" / "api"
 LAYOUTS = ROOT / "scripts" / "workflow_layouts.json"
+MODELS = json.loads((ROOT / "scripts" / "workflow_models.json").read_text(encoding="utf-8"))
+"""File that a template asks for -> the host's folder for it, and where the browser offers it."""
 PACK_VERSION = "0.1.0"
 HOST_VERSION = "0.30.0"  # the host that the templates are made with
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
@@ -178,6 +180,9 @@ def make_node(node_id: str, node: dict[str, Any], info: Info, links: Links) -> G
         },
         "widgets_values": widget_values(node, info),
     }
+    files = [v for v in node["inputs"].values() if isinstance(v, str) and v in MODELS]
+    if files:
+        made["properties"]["models"] = [{"name": file, **MODELS[file]} for file in files]
     title = node.get("_meta", {}).get("title")
     if title and title != info["display_name"]:
         made["title"] = title
@@ -234,7 +239,7 @@ def make_groups(made: dict[str, Graph], groups: list[Graph]) -> list[Graph]:
                 "id": number,
                 "title": group["title"],
                 "bounding": [left, top, right - left, bottom - top],
-                "color": group.get("color", "#3f789e"),
+                "color": group.get("color", "#7fb4d8"),
                 "font_size": 24,
                 "flags": {},
             }

@@ -147,6 +147,19 @@ def test_each_template_has_a_picture(name):
         assert min(picture.size) >= 256
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_that_may_be_missing_is_offered(name):
+    asked, offered = set(), set()
+    for node in read(ROOT / "workflows" / f"{name}.json")["nodes"]:
+        files = node["properties"].get("models", [])
+        offered |= {(file["directory"], file["name"]) for file in files}
+        assert all(f["url"].startswith("https://") and f["url"].endswith(f["name"]) for f in files)
+    for node in read(API / f"{name}.json").values():
+        asked |= {(folder, node["inputs"][field]) for field, folder in FILES.items()
+                  if field in node["inputs"] and folder != "loras"}  # fmt: skip
+    assert offered == asked
+
+
 def test_the_server_offers_the_templates(server):
     async def listed(client):
         async with client.session.get(f"http://{server.address}/workflow_templates") as answer:
