@@ -35,6 +35,8 @@ from .standing import Figures
 from .types import ImagePool, RetainSet
 
 SETTINGS = settings(EraseConfig)
+TOOLS = {"torch": "torch", "code": "version of this pack"}
+"""What a run was made with, among its inputs: where that changes, a run goes on all the same."""
 _SHOWN = 6
 """Differences that an error lists."""
 
@@ -209,7 +211,7 @@ def _going_on(
     wrong += [
         f"{key} was {before.get(key, 'none')} and is {inputs.get(key, 'none')}"
         for key in dict.fromkeys([*before, *inputs])
-        if before.get(key) != inputs.get(key)
+        if before.get(key) != inputs.get(key) and key not in TOOLS
     ]
     if wrong:
         more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
@@ -220,6 +222,7 @@ def _going_on(
     found = _erasure(state)
     if found is None:
         return None
+    found = replace(found, notes=(*found.notes, *_other_tools(before, inputs)))
     limit, rounds = config.max_rounds, found.rounds
     if limit is not None and rounds > limit:
         raise DarkMinerError(
@@ -238,6 +241,17 @@ def _going_on(
     more_rounds = found.last is not None and (limit is None or limit > rounds)
     again = judged_anew or tried_anew or (more_rounds and found.too_far is None)
     return found.reopened() if found.over and again else found
+
+
+def _other_tools(before: Mapping[str, str], inputs: Mapping[str, str]) -> Iterator[str]:
+    """What made the run so far was other than what goes on: that is said and not refused."""
+    for key, what in TOOLS.items():
+        was, now = before.get(key, ""), inputs.get(key, "")
+        if was and now and was != now:
+            yield (
+                f"The run began with another {what} ({was}, now {now}): it ends with another LoRA "
+                "than one that was never stopped."
+            )
 
 
 def _check_drifts(found: Erasure, name: str, limit: float | None) -> None:

@@ -184,6 +184,18 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
     assert found.embeddings.concept == "concept" and state.notes == []
 
 
+def test_another_torch_or_version_goes_on_and_is_said(tmp_path, whole):
+    _, kept = whole
+    made = {"torch": "2.1", "code": "abc"}
+    with KeptRun.open(tmp_path, "ink", ALL, {**INPUTS, **made}) as folder:
+        folder.keep(kept[20])
+    with KeptRun.open(tmp_path, "ink", ALL, {**INPUTS, **made}) as folder:
+        assert folder.begun is not None and not folder.begun.notes
+    with KeptRun.open(tmp_path, "ink", ALL, {**INPUTS, **made, "torch": "2.2"}) as folder:
+        (note,) = folder.begun.notes
+    assert note.startswith("The run began with another torch (2.1, now 2.2): it ends with another")
+
+
 def test_fewer_rounds_than_were_run_are_refused(tmp_path):
     kept = []
     run(keeping=Keeping(keep=kept.append))

@@ -156,6 +156,8 @@ def given(
         "encoder": json.dumps(encoder, sort_keys=True),
         "lora": digest(before) if before else "",
         "embeddings": "" if embeddings is None else f"round {embeddings.round} ({digest(found)})",
+        "torch": torch.__version__,
+        "code": _code()[:12],
     }
 
 
@@ -166,7 +168,7 @@ def own_name(concept: str, config: EraseConfig, inputs: Mapping[str, str]) -> st
     plain = asdict(config)
     plain.pop("max_rounds")
     plain["guard"].pop("max_drift")
-    about = json.dumps([plain, dict(inputs), torch.__version__, _code()], sort_keys=True)
+    about = json.dumps([plain, dict(inputs)], sort_keys=True)
     return f"{file_stem(concept)}-{hashlib.sha256(about.encode()).hexdigest()[:10]}"
 
 
@@ -270,6 +272,8 @@ class RunKeeper:
             words = "is taken from" if begun.over else f"goes on after {len(begun.finished)} stages"
             log.info("The run %s %s (output/%s).", words, begun.embeddings.concept, self.name)
             say(f"{words} output/{self.name}")
+            for note in begun.notes:
+                log.warning("%s", note)
         return Keeping(
             begun, self._keep, self._broken, checkpoint_seconds(), self._kept.deadline
         )  # fmt: skip
