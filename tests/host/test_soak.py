@@ -70,14 +70,16 @@ def test_many_rounds_in_one_job_take_no_more_than_three(tmp_path):
 
 
 def test_the_stop_button_is_obeyed_at_any_moment(comfy):
-    prompt = loop("loras/whole", seed=11, **{**LONG, "run_folder": "off"})
+    slow = {**LONG, "mine_steps": 30, "circumvent_steps": 30}
+    comfy.run(loop("loras/warm", seed=10, **{**slow, "run_folder": "off"}))
+    prompt = loop("loras/whole", seed=11, **{**slow, "run_folder": "off"})
     begun = time.monotonic()
     whole = load_file(comfy.output / comfy.run(prompt)["save"]["text"][0])
     took, dice, waited, saved = time.monotonic() - begun, random.Random(0), [], 0
     for i in range(STOPS):
         # A folder of its own, so that each run begins anew.
-        stopped = loop("loras/stopped", seed=11, **{**LONG, "run_folder": f"stops/{i}"})
-        seconds, said = interrupted(comfy, stopped, "step", dice.random() * 0.6 * took)
+        stopped = loop("loras/stopped", seed=11, **{**slow, "run_folder": f"stops/{i}"})
+        seconds, said = interrupted(comfy, stopped, "step", dice.random() * 0.5 * took)
         waited.append(seconds)
         saved += "the LoRA so far is saved as loras/unfinished/" in said[-1]
         if i % 8 == 0:
