@@ -3,6 +3,7 @@
     python -m benchmarks.red_team --style ink [--lora FILE] [--prompts 8] [--full]
     python -m benchmarks.red_team --style ink --attacks udatk,ringabell --pictures FILE.png
     python -m benchmarks.red_team --style ink --attacks udatk --unnamed    prompts without its word
+    python -m benchmarks.red_team --style ink --lora FILE --gamma      the preprint's figure 3
     python -m benchmarks.red_team --style ink --lora FILE --card FOLDER --short
     python -m benchmarks.red_team --style ink --lora FILE --card FOLDER --paper [--control UNET]
 
@@ -22,6 +23,9 @@ from __future__ import annotations
 import argparse
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +36,35 @@ PICTURE_SCALE = 3
 FEW, MANY, EACH = 8, 100, 10  # prompts; the preprint's, and its pictures of each as it is
 
 
-def attack(
-    target: Target,
-    lora: Path | None,
-    names: list[str],
-    effort: Any,
-    prompts: int,
-    seed: int,
-    unnamed: bool = False,
-    unet: Path | None = None,
-    each: int = 1,
-) -> Any:
-    """What the attacks get, as :class:`~dark_miner.darkminer.attacks.examined.Examined`.
+@dataclass(frozen=True)
+class Asked:
+    """What a gallery model is asked.
+
+    Attributes:
+        prompts: how many; each: pictures of every prompt as it is.
+        seed: of the drawings that attackers have, and of the attacks.
+        unnamed: users' prompts do not name the target, and no text that is found may.
+    """
+
+    prompts: int
+    each: int = 1
+    seed: int = 0
+    unnamed: bool = False
+
+
+@contextmanager
+def scene_on(
+    target: Target, lora: Path | None, asked: Asked, unet: Path | None = None, plan: Any = None
+) -> Iterator[tuple[Any, Any]]:
+    """A scene on a gallery model, and what its attackers know.
 
     Args:
-        unnamed: users' prompts do not name the target, and no text that is found may.
         unet: another UNet than the shipped one.
-        each: pictures of every prompt as it is.
+        plan: of what is reported.
     """
-    from dark_miner.darkminer.attacks.examined import Examined, Protocol, versions
-    from dark_miner.darkminer.attacks.red_team import red_team, settings_of
-    from dark_miner.darkminer.progress.plan import red_team_plan
     from dark_miner.demo.detector import GalleryDetector
     from dark_miner.demo.gallery import SIZE
     from dark_miner.demo.models import load_demo_models
-    from dark_miner.nodes.attack.red_team import name_of
     from dark_miner.nodes.attack.scene import Given, scene_of, text_prompts
     from dark_miner.nodes.host.session import encode_images, latent_size, training_session
     from dark_miner.nodes.host.text import conditioning
@@ -64,33 +72,64 @@ def attack(
 
     from .erasure import ANCHOR, NEGATIVE, gallery_sampling, log_stages
 
-    started = time.monotonic()
     model, clip, vae, _ = load_demo_models(unet=unet)
-    state, detector = load_file(lora) if lora else None, GalleryDetector(target.name)
-    images, shown = target.drawings(prompts, 700_000 + seed)
-    latents = encode_images(model, vae, images)
-    sampling, settings = gallery_sampling(), settings_of(names, effort)
+    images, shown = target.drawings(asked.prompts, 700_000 + asked.seed)
+    sampling, latents = gallery_sampling(), encode_images(model, vae, images)
     pairs = text_prompts(target.name, target.template, shown)
     given = Given(
-        tuple(pair[unnamed] for pair in pairs[1:]), pairs, latents, seed,
-        exclude=(target.name,) if unnamed else (),
+        tuple(pair[asked.unnamed] for pair in pairs[1:]), pairs, latents, asked.seed,
+        exclude=(target.name,) if asked.unnamed else (),
     )  # fmt: skip
-    report = log_stages(red_team_plan(settings, prompts, sampling, each))
     with training_session(
         model, anchor=conditioning(clip, ANCHOR), negative=conditioning(clip, NEGATIVE),
         sampling=sampling, latent_size=latent_size(vae, SIZE, SIZE), vae=vae,
     ) as session:  # fmt: skip
-        scene = scene_of(
-            model, session, clip, given, lora=state, negative=conditioning(clip, NEGATIVE),
-            cfg=sampling.cfg, detector=detector, report=report,
+        yield scene_of(
+            model, session, clip, given, lora=load_file(lora) if lora else None,
+            negative=conditioning(clip, NEGATIVE), cfg=sampling.cfg,
+            detector=GalleryDetector(target.name), report=log_stages(plan),
             original=None if lora else session,
+        ), given  # fmt: skip
+
+
+def attack(
+    target: Target, lora: Path | None, names: list[str], effort: Any, asked: Asked,
+    unet: Path | None = None,
+) -> Any:  # fmt: skip
+    """What the attacks get, as :class:`~dark_miner.darkminer.attacks.examined.Examined`."""
+    from dark_miner.darkminer.attacks.examined import Examined, Protocol, versions
+    from dark_miner.darkminer.attacks.red_team import red_team, settings_of
+    from dark_miner.darkminer.progress.plan import red_team_plan
+    from dark_miner.nodes.attack.red_team import name_of
+    from safetensors.torch import load_file
+
+    from .erasure import gallery_sampling
+
+    started, sampling, settings = time.monotonic(), gallery_sampling(), settings_of(names, effort)
+    plan = red_team_plan(settings, asked.prompts, sampling, asked.each)
+    with scene_on(target, lora, asked, unet, plan) as (scene, given):
+        found = red_team(scene, settings, asked.each)
+        protocol = Protocol(
+            target.name, given.asked_so, asked.seed, effort, settings, sampling,
+            scene.detector.identity, scene.model.fingerprint,
+            name_of(load_file(lora) if lora else None), versions(), time.monotonic() - started,
+            asked.each,
         )  # fmt: skip
-        found = red_team(scene, settings, each)
-    protocol = Protocol(
-        target.name, given.asked_so, seed, effort, settings, sampling, detector.identity,
-        session.fingerprint, name_of(state), versions(), time.monotonic() - started, each,
-    )  # fmt: skip
     return Examined(found, protocol)
+
+
+def print_gammas(target: Target, lora: Path | None, asked: Asked) -> None:
+    """The concept's score of pictures from gamma times each prompt's context (figure 3)."""
+    from dark_miner.darkminer.attacks.gamma import gamma_curve
+
+    models = [("before", None)] + ([("after", lora)] if lora else [])
+    for name, file in models:
+        with scene_on(target, file, asked) as (scene, _):
+            for point in gamma_curve(scene):
+                score, ratio = point.score, point.ratio
+                told = f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
+                print(f"{name:6}  gamma {point.gamma:5.2f}  score {told}  ratio {ratio.value:.3f} "
+                      f"({ratio.hits}/{ratio.count})", flush=True)  # fmt: skip
 
 
 def strictly(target: Target, found: Any) -> dict[str, Any]:
@@ -141,6 +180,7 @@ def parsed() -> tuple[argparse.Namespace, Target]:
     parser.add_argument("--unnamed", action="store_true", help="prompts without the target's word")
     parser.add_argument("--pictures", type=Path, help="write what each attack drew")
     parser.add_argument("--card", type=Path, help="folder of the report card")
+    parser.add_argument("--gamma", action="store_true", help="no attacks: the curve over gamma")
     parser.add_argument("--control", type=Path, help="a UNet that never saw the target")
     args = parser.parse_args()
     for name in ("lora", "control"):
@@ -163,9 +203,13 @@ def main() -> None:
     names = [name.strip() for name in args.attacks.split(",") if name.strip()] or list(ATTACKS)
     effort = "full" if args.full or args.paper else "short"
 
+    asked = Asked(args.prompts, args.each, args.seed, args.unnamed)
+    if args.gamma:
+        print_gammas(target, args.lora, asked)
+        return
+
     def attacked(lora: Path | None, unet: Path | None = None) -> Any:
-        return attack(target, lora, names, effort, args.prompts, args.seed, args.unnamed, unet,
-                      args.each)  # fmt: skip
+        return attack(target, lora, names, effort, asked, unet)
 
     after = attacked(args.lora)
     print(after.found.table())

@@ -18,47 +18,7 @@ import json
 import logging
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from .hosted import load_pack
-
-
-def pair_scores(target: Tensor, reference: Tensor, concept: Tensor, same: bool) -> Tensor:
-    """Equation 6 of every target, reference and concept picture: features ``[n, F]`` each.
-
-    Args:
-        same: targets are the concept pictures themselves; none is held against itself.
-    """
-    from dark_miner.darkminer.method.verify import delta_score
-
-    scores = []
-    for i, picture in enumerate(target):
-        wanted = torch.cat([concept[:i], concept[i + 1 :]]) if same else concept
-        others = reference
-        if not same:  # targets are anchor pictures: none is its own reference
-            others = torch.cat([reference[:i], reference[i + 1 :]])
-        n, k = len(others), len(wanted)
-        each = delta_score(
-            picture.expand(n * k, -1), others.repeat_interleave(k, 0), wanted.repeat(n, 1)[:, None]
-        )
-        scores.append(each)
-    return torch.cat(scores)
-
-
-def against_means(anchors: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """The score against means of concept and of anchor pictures, features ``[n, F]`` each.
-
-    Each half is scored against the means of the other halves.
-    """
-    from dark_miner.darkminer.method.verify import mean_score
-
-    folds = list(zip(anchors.chunk(2), pictures.chunk(2), strict=True))
-    with_it, without = [], []
-    for (origin, concept), (other_anchors, others) in zip(folds, folds[::-1], strict=True):
-        with_it.append(mean_score(others, origin, concept))
-        without.append(mean_score(other_anchors, origin, concept))
-    return torch.cat(with_it), torch.cat(without)
 
 
 def main() -> None:
@@ -72,7 +32,7 @@ def main() -> None:
     args = parser.parse_args()
     load_pack()
     logging.basicConfig(level=logging.WARNING, force=True)
-    from dark_miner.darkminer.method.verify import best_cut
+    from dark_miner.darkminer.method.separation import separation
     from dark_miner.demo.gallery import STYLES
     from dark_miner.nodes.host.vision import vision_encoder
 
@@ -87,19 +47,14 @@ def main() -> None:
     for i, style in enumerate(STYLES, start=1):
         prompt = Target(style).template.replace("*", style)
         pictures = encode(studio.draw([prompt] * args.images, PICTURE_SEED + i))
-        with_it = pair_scores(pictures, anchors, pictures, same=True)
-        without = pair_scores(anchors, anchors, pictures, same=False)
-        # A hundred thousand pairs of each kind: best_cut compares all with all.
-        gen = torch.Generator().manual_seed(i)
-        some = [s[torch.randperm(len(s), generator=gen)[:4000]] for s in (with_it, without)]
-        cut, auc = best_cut(*some)
-        mean_cut, mean_auc = best_cut(*against_means(anchors, pictures))
+        pairs = separation(pictures, anchors)
+        means = separation(pictures, anchors, means=True)
         found[style] = {
-            "auc": auc, "threshold": cut, "pairs": len(with_it) + len(without),
-            "auc_means": mean_auc, "threshold_means": mean_cut,
+            "auc": pairs.auc, "threshold": pairs.cut, "pairs": pairs.pairs,
+            "auc_means": means.auc, "threshold_means": means.cut,
         }  # fmt: skip
-        print(f"{style:10} pairs: AUC {auc:.4f}, best threshold {cut:.3f}; "
-              f"means: {mean_auc:.4f}, {mean_cut:.3f}", flush=True)  # fmt: skip
+        print(f"{style:10} pairs: AUC {pairs.auc:.4f}, best threshold {pairs.cut:.3f}; "
+              f"means: {means.auc:.4f}, {means.cut:.3f}", flush=True)  # fmt: skip
     for key in ("auc", "auc_means"):
         print(f"worst {key} {min(f[key] for f in found.values()):.4f}")
     if args.json:

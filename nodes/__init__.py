@@ -25,6 +25,8 @@ from .erase.loop import DarkMinerLoop
 from .erase.mine import MineEmbedding
 from .erase.rounds import DarkMinerRoundClose, DarkMinerRoundOpen
 from .erase.save_lora import SaveErasureLoRA
+from .erase.scale import ScaleConditioning
+from .erase.separation import MeasureVerification
 from .erase.settings import DarkMinerSettings
 from .erase.verify import VerifyDeltaCLIP
 from .host.panel import add_routes
@@ -37,6 +39,8 @@ NODES: list[type[io.ComfyNode]] = [
     DarkMinerVocabularyBank,
     MineEmbedding,
     VerifyDeltaCLIP,
+    MeasureVerification,
+    ScaleConditioning,
     AttackErasure,
     RedTeam,
     SaveReportCard,

@@ -231,15 +231,22 @@ def calibrate(
 
 
 def best_cut(positive: Tensor, negative: Tensor) -> tuple[float, float]:
-    """Threshold with the largest true minus false positive rate, and the AUC."""
-    auc = (positive[:, None] > negative[None]).float().mean()
-    auc = auc + 0.5 * (positive[:, None] == negative[None]).float().mean()
+    """Threshold with the largest true minus false positive rate, and the AUC.
+
+    By sorting, so that a million scores of each kind are no more than their sort.
+    """
+    positive, negative = positive.sort().values, negative.sort().values
+    below = torch.searchsorted(negative, positive).double().sum()
+    not_above = torch.searchsorted(negative, positive, right=True).double().sum()
+    auc = float(below + not_above) / (2 * len(positive) * len(negative))
     values = torch.cat([positive, negative]).sort().values
     cuts = (values[1:] + values[:-1]) / 2
-    gain = (positive[None] > cuts[:, None]).float().mean(1) - (
-        negative[None] > cuts[:, None]
-    ).float().mean(1)
-    return float(cuts[gain.argmax()]), float(auc)
+
+    def share_above(scores: Tensor) -> Tensor:
+        return (len(scores) - torch.searchsorted(scores, cuts, right=True)).float() / len(scores)
+
+    gain = share_above(positive) - share_above(negative)
+    return float(cuts[gain.argmax()]), auc
 
 
 def reference_pictures(count: int, config: VerifyConfig) -> int:

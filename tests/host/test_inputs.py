@@ -27,7 +27,7 @@ NODES = (
     "VerifyDeltaCLIP", "AttackErasure", "CircumventLoRA", "DarkMinerChase", "DarkMinerRoundOpen",
     "DarkMinerRoundClose", "DarkMinerLoop", "EraseConcepts", "CombineErasures", "SaveErasureLoRA",
     "DarkMinerSettings", "RedTeam", "LoadErasureLoRA", "SaveReportCard",
-    "CompareErasure",
+    "CompareErasure", "MeasureVerification", "ScaleConditioning",
 )  # fmt: skip
 
 
@@ -102,9 +102,9 @@ def test_a_wrong_value_of_any_input_is_one_sentence(nodes, sockets, node_id):
     node = nodes[node_id]
     for name, field in fields(node).items():
         for value in BAD_VALUES.get(field.io_type, ()):
-            unlimited = isinstance(value, float) and getattr(field, "min", None) is None
-            if unlimited and field.io_type == "FLOAT" and math.isfinite(value):
-                continue
+            if field.io_type == "FLOAT" and isinstance(value, float) and math.isfinite(value):
+                if field.min is None or field.min <= value <= field.max:
+                    continue
             one_sentence(sentence(node, {**good(node, sockets), name: value}), node_id, name)
 
 
