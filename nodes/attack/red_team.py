@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from comfy_api.latest import io
 
 from ...darkminer.attacks.catalogue import ATTACKS
 from ...darkminer.attacks.examined import Examined, Protocol, versions
-from ...darkminer.attacks.red_team import EFFORTS, red_team, settings_of
+from ...darkminer.attacks.red_team import EFFORTS, WORDS, red_team, settings_of
 from ...darkminer.attacks.red_team import RedTeam as Result
+from ...darkminer.attacks.scene import Attempt
 from ...darkminer.judge.user_prompts import UserPrompt
 from ...darkminer.method.words import split_words
 from ...darkminer.progress.plan import red_team_plan
 from ...darkminer.rng import generator
-from ...darkminer.types import EmbeddingPool, ImagePool, MinedEmbedding
+from ...darkminer.types import EmbeddingPool, ImagePool, MinedEmbedding, RoundRecord
 from .. import inputs, sockets
 from ..erase.erasing import pool_template, words_left
 from ..erase.mined import as_conditioning
@@ -159,7 +161,7 @@ class RedTeam(WatchesEncoder):
         return io.NodeOutput(
             found.worst, torch.cat([row.pictures for row in found.rows.values()]),
             conditioning_of(found, anchor, frames=has_frames(model)), found.texts(), table,
-            losses_of(found), Examined(found, protocol),
+            losses_of(found), Examined(found, protocol), embeddings_of(found, pool.concept),
         )  # fmt: skip
 
 
@@ -188,6 +190,10 @@ def outputs() -> list:
         ),
         sockets.RedTeam.Output(
             display_name="findings", tooltip="All of it, for Save Report Card."
+        ),
+        sockets.Embeddings.Output(
+            display_name="embeddings",
+            tooltip="The contexts that got the concept through text, to be circumvented next.",
         ),
     ]  # fmt: skip
 
@@ -236,6 +242,24 @@ def conditioning_of(found: Result, anchor: Any, *, frames: bool) -> Any:
     attempts = [a for row in found.rows.values() for a in row.attempts]
     pool = EmbeddingPool().opened(MinedEmbedding(a.context, 1) for a in attempts)
     return as_conditioning(pool, anchor, frames=frames)
+
+
+def embeddings_of(found: Result, concept: str) -> EmbeddingPool:
+    """What got the concept through text, as a round of its own; what latents got is none.
+
+    Where nothing did, the round says that it was looked at and nothing is left to circumvent.
+    """
+    kept: list[Attempt] = []
+    for name, row in found.rows.items():
+        if name != WORDS and ATTACKS[name].latent:
+            continue
+        for attempt, hit in zip(row.attempts, row.sight.hits.tolist(), strict=True):
+            if hit and not any(torch.equal(attempt.context, one.context) for one in kept):
+                kept.append(attempt)
+    pool = EmbeddingPool(concept=concept).opened(MinedEmbedding(a.context, 1) for a in kept)
+    if not kept:
+        pool = replace(pool, history=(RoundRecord(1, (0.0,), 0.0, False),))
+    return pool
 
 
 def losses_of(found: Result) -> dict[str, list[torch.Tensor]]:

@@ -49,18 +49,45 @@ def by_node(nodes, world, **changes):
 
 
 def test_the_node_counts_what_attacks_get_from_a_model_that_nothing_was_erased_from(nodes, world):
-    success, pictures, found, texts, table, loss, findings = by_node(nodes, world)
+    success, pictures, found, texts, table, loss, findings, again = by_node(nodes, world)
     lines = table.splitlines()
     assert [line.split("  ")[0] for line in lines[1:3]] == ["asked in words", "completion"]
     assert lines[-1].startswith("judged by gallery judge (style ink, seven-way)")
     assert success == 1.0 and "(2/2)" in lines[2]  # half an ink drawing becomes one again
     assert len(pictures) == 4 and sum(len(context) for context, _ in found) == 4
     assert texts == "" and loss == {"loss": []}
+    words = findings.found.rows["words"]
+    assert again.concept == "ink" and again.round == 1
+    assert len(again.entries) == int(words.sight.hits.sum())  # completion found no context
     protocol = findings.protocol
     assert findings.found.worst == success and protocol.seed == 0 and protocol.concept == "ink"
     assert list(protocol.settings) == ["completion"] and protocol.lora == ""
     assert len(protocol.model) == 12 and protocol.seconds > 0
     assert "ink" in protocol.detector.classes and "torch" in protocol.versions
+
+
+def test_what_an_attack_found_is_erased_in_another_round(nodes, world):
+    """The second round goes on from the first one's LoRA, and only where something was found."""
+    given = {"model": world.model, "pool": world.pool, "anchor": world.anchor, "preset": "fast",
+             "seed": 0, **SAMPLING, "negative": world.negative, "steps": 2}  # fmt: skip
+    first = by_node(nodes, world, p4d_k=False)[7]
+    assert first.entries
+    _, lora, known, _ = nodes["CircumventLoRA"].execute(**given, embeddings=first).args
+    attacked = by_node(nodes, world, lora=lora)
+    _, more, _, loss = (
+        nodes["CircumventLoRA"].execute(**given, embeddings=attacked[7], lora=lora).args
+    )
+    assert len(loss["loss"]) == 2 and more.keys() == lora.keys()
+    assert any(not torch.equal(more[key], lora[key]) for key in lora)
+    assert all(e.latents is not None for e in known.entries)
+    found = attacked[6].found
+    row = found.rows["words"]
+    sight = type(row.sight)(row.sight.scores, torch.zeros_like(row.sight.hits))
+    clean = replace(found, rows={"words": replace(row, sight=sight)})
+    none = pack("nodes.attack.red_team").embeddings_of(clean, "ink")
+    assert pack("darkminer.method.outcome").nothing_found(none)
+    _, same, _, loss = nodes["CircumventLoRA"].execute(**given, embeddings=none, lora=more).args
+    assert loss["loss"] == [] and all(torch.equal(same[key], more[key]) for key in more)
 
 
 def test_every_attack_runs_through_the_host_and_a_lora_of_zeros_is_the_original(world):
