@@ -1,7 +1,7 @@
 // A word in the page's corner when a long run ends; errors the page shows by itself.
 
 const LONG = ["DarkMinerLoop", "EraseConcepts"];
-const SEVERITY = { done: "success", stopped: "warn" };
+const SEVERITY = { done: "info", stopped: "warn" };
 
 export function toast(app, before, state) {
   const severity = SEVERITY[state.state];

@@ -46,6 +46,7 @@ export class View {
     const running = state.state === "running";
     const share = Math.round(100 * state.share);
     this.element.dataset.state = state.state;
+    this.element.dataset.kind = state.kind;
     this.title.textContent = running ? state.title || state.words : SAID[state.state];
     this.where.textContent = running ? whereabouts(state) : "";
     this.bar.firstChild.style.width = `${share}%`;

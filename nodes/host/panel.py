@@ -127,6 +127,11 @@ class Panel:
         if time.monotonic() - self._said >= _SECONDS_BETWEEN_UPDATES:
             self._tell("running")
 
+    def note(self, text: str) -> None:
+        """A sentence beside all else."""
+        if self._where is not None:
+            note(self._where, text)
+
     def done(self, words: str) -> None:
         """What has come of it."""
         if self._where is not None:

@@ -84,7 +84,9 @@ class Progress:
         words = " · ".join(filter(None, (self._course.ahead() * begins, also)))
         if words:
             log.info("%s: %s", self._node, words)
-            say(words)
+            _write(words)
+        if also:
+            self._panel.note(also)
 
     def done(self, words: str) -> None:
         """Fill the bar, and leave on the node what has come of it and how long it took."""
