@@ -19,6 +19,7 @@ TITLES = {
     "erase_style_sdxl": ("Erase from SDXL", "#8f6b3b"),
     "erase_style_flux": ("Erase from Flux", "#3b6b8f"),
     "erase_style_as_graph": ("Your checkpoint, step by step", "#6b4f8f"),
+    "red_team_loop": ("Attack, then erase again", "#7a3b5f"),
     "use_erasure": ("Use an erasure", "#5a5a5a"),
     "bake_erasure": ("Bake an erasure", "#5a3f2e"),
 }

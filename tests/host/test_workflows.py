@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 API = ROOT / "workflows" / "api"
 NAMES = sorted(path.stem for path in API.glob("*.json"))
 DEMO = [name for name in NAMES if name.startswith("erase_demo")]
+GALLERY = [*DEMO, "red_team_loop"]
 FILES = {
     "ckpt_name": "checkpoints", "unet_name": "diffusion_models", "vae_name": "vae",
     "clip_name1": "text_encoders", "clip_name2": "text_encoders", "lora_name": "loras",
@@ -169,7 +170,7 @@ def test_the_server_offers_the_templates(server):
     assert set(ask(server, listed)["dark-miner"]) == names
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in DEMO])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GALLERY])
 def test_the_server_accepts_it(server, name):
     """Accepted whole; the run then stops at the first loader, whose file is empty."""
     module, prompt = script("comfy_server"), read(API / f"{name}.json")
@@ -233,6 +234,21 @@ def test_the_demo_runs_and_both_ways_give_the_same_lora(server):
     first, second = tensors
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_an_attack_goes_into_another_round_and_onto_a_card(server):
+    """With the attack alone that searches nothing; the prompts as they are get the concept."""
+    only = {"p4d_k": False, "udatk": False, "ringabell": False, "recall": False, "completion": True}
+    prompt, before = with_values(read(API / "red_team_loop.json"), FEW | only), loras(server.output)
+    outputs = ask(server, lambda client: client.run(prompt))
+    (written,) = loras(server.output) - before
+    kinds = {i: node["class_type"] for i, node in prompt.items()}
+    card = next(outputs[i]["text"][0] for i, kind in kinds.items() if kind == "SaveReportCard")
+    assert written.name.startswith("red_team_ink_") and card == "report/card_ink_00001_.html"
+    record = read((server.output / card).with_suffix(".json"))
+    assert list(record["models"]) == ["before", "after"]
+    assert record["models"]["before"]["lora"] == "" != record["models"]["after"]["lora"]
+    assert record["models"]["before"]["attacks"]["words"]["success"]["share"] > 0
 
 
 def test_the_visible_demo_has_the_rounds_of_its_preset():
