@@ -99,7 +99,7 @@ def attack(
     """What the attacks get, as :class:`~dark_miner.darkminer.attacks.examined.Examined`."""
     from dark_miner.darkminer.attacks.examined import Examined, Protocol, versions
     from dark_miner.darkminer.attacks.red_team import red_team, settings_of
-    from dark_miner.darkminer.progress.plan import red_team_plan
+    from dark_miner.darkminer.progress.attack_plans import red_team_plan
     from dark_miner.nodes.attack.red_team import name_of
     from safetensors.torch import load_file
 

@@ -7,8 +7,8 @@ from dark_miner.darkminer.attacks.red_team import EFFORTS, red_team, settings_of
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.judge.detectors import Sight
 from dark_miner.darkminer.model.sampling import SamplingConfig
+from dark_miner.darkminer.progress.attack_plans import red_team_plan
 from dark_miner.darkminer.progress.course import Course
-from dark_miner.darkminer.progress.plan import red_team_plan
 
 from .test_attacks_latent import FEW as LATENT
 from .test_attacks_text import FEW as TEXT

@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from ..attacks.catalogue import ATTACKS
-from ..attacks.verdict import ATTACK, REFERENCES, AttackVerdictConfig
 from ..config import EraseConfig
 from ..method.chase import ChaseConfig
 from ..method.circumvent import CircumventConfig
@@ -24,9 +21,8 @@ from ..method.verify import CALIBRATION_PICTURES, VerifyConfig, reference_pictur
 from ..model.sampling import SamplingConfig
 from ..types import StepReport
 
-_TRAINED = 3.0  # a row with gradients, in rows without
+TRAINED = 3.0  # a row with gradients, in rows without
 _PROMPT = 0.5  # a prompt through the text encoder
-_ATTACK_BATCH = 8
 _TEMPLATES = 3  # of the text start, besides those with a word
 
 
@@ -129,7 +125,7 @@ class Expected:
     def retained(self) -> float:
         """What the retained rows of a step cost."""
         rows = min(self.retain.batch, self.keeps) + min(self.retain.batch, self.banked)
-        return rows * (1.0 + _TRAINED)
+        return rows * (1.0 + TRAINED)
 
 
 def pool_plan(size: int, sampling: SamplingConfig) -> Plan:
@@ -140,7 +136,7 @@ def pool_plan(size: int, sampling: SamplingConfig) -> Plan:
 
 def bank_plan(size: int, images: int, sampling: SamplingConfig) -> Plan:
     """The vocabulary bank."""
-    return _parts([
+    return parts_of([
         Part("bank", 0, "contexts", "vocabulary bank · prompts", size * _PROMPT, "prompt"),
         Part("bank", 0, "", "vocabulary bank · pictures",
              size * images * Expected(sampling).picture, "picture"),
@@ -149,9 +145,9 @@ def bank_plan(size: int, images: int, sampling: SamplingConfig) -> Plan:
 
 def mine_plan(config: MineConfig, round_: int, *, tokens: bool, where: str = "") -> Plan:
     """One round's mining; ``where`` stands before the stage's own name."""
-    step = _TRAINED * config.steps
+    step = TRAINED * config.steps
     free, spoken = step * config.count * config.batch, step * config.tokens * config.k * tokens
-    return _parts([
+    return parts_of([
         Part("mine", round_, "", _joined(where, "mine"), free),
         Part("mine", round_, "tokens", _joined(where, "mine tokens"), spoken),
     ])  # fmt: skip
@@ -164,7 +160,7 @@ def verify_plan(
     shown, picture = entries * config.draws, Expected(sampling).picture
     made = shown + reference_pictures(shown, config)
     calibrated = CALIBRATION_PICTURES * picture * (config.threshold == "auto")
-    return _parts([
+    return parts_of([
         Part("verify", round_, "", _joined(where, "verify"), made * picture, "picture"),
         Part("verify", round_, "calibration", _joined(where, "calibrate"), calibrated, "picture"),
     ])  # fmt: skip
@@ -177,9 +173,9 @@ def circumvent_plan(
     others = len(set(config.preserved) - {"c0"}) if config.alpha_p else 0
     again = int(bool(config.alpha_p) and "c0" in config.preserved)
     asked = 1 + bool(config.eta) + others
-    each = asked + _TRAINED * (1 + again + others) + run.picture * config.fresh
+    each = asked + TRAINED * (1 + again + others) + run.picture * config.fresh
     pictures = 0 if config.fresh else new * config.images * run.picture
-    return _parts([
+    return parts_of([
         Part("circumvent", round_, "pictures", _joined(where, "pictures"), pictures, "picture"),
         *_keep_pictures(run),
         Part("circumvent", round_, "", where if where == "text start" else
@@ -204,7 +200,7 @@ def chase_plan(config: ChaseConfig, round_: int, subjects: int, new: int, run: E
         return Part("chase", round_, name, _joined("chase", title), cost, unit)
 
     noisy = run.retain.noisy
-    return _parts([
+    return parts_of([
         part("pictures", "pictures", new * config.images * run.picture, "picture"),
         part("concept", "the concept's answers", config.asked * (4 if subjects else 2)),
         part("anchors", "pictures of anchors", anchors * run.picture, "picture"),
@@ -213,7 +209,7 @@ def chase_plan(config: ChaseConfig, round_: int, subjects: int, new: int, run: E
         part("keep", "keep prompts' answers", noisy * run.keeps),
         part("bank", "the bank's answers", noisy * run.banked),
         part("unrelated", "unrelated answers", config.asked * bool(unrelated)),
-        part("", "", config.steps * (_TRAINED * rows + attackers + run.retained), "step"),
+        part("", "", config.steps * (TRAINED * rows + attackers + run.retained), "step"),
     ])  # fmt: skip
 
 
@@ -221,8 +217,8 @@ def repair_plan(config: RepairConfig, round_: int, run: Expected) -> Plan:
     """Repairing: guards, and more of every retain set than other stages take."""
     guards = config.batch + config.replay + (config.unrelated if run.bank else 0)
     kept = min(config.retain_batch, run.keeps) + min(config.retain_batch, run.banked)
-    step = guards * (2.0 + _TRAINED) + kept * (1.0 + _TRAINED)
-    return _parts([Part("repair", round_, "", "repair", config.steps * step)])
+    step = guards * (2.0 + TRAINED) + kept * (1.0 + TRAINED)
+    return parts_of([Part("repair", round_, "", "repair", config.steps * step)])
 
 
 def guard_plan(config: GuardConfig, round_: int, run: Expected, *, where: str = "") -> list[Part]:
@@ -231,31 +227,6 @@ def guard_plan(config: GuardConfig, round_: int, run: Expected, *, where: str = 
         return []
     rows = min(config.prompts, run.keep + run.bank or 1) * config.draws
     return [Part("guard", round_, "", _joined(where, "drift"), rows, "answer")]
-
-
-def attack_plan(config: AttackVerdictConfig, sampling: SamplingConfig, *, token: bool) -> Plan:
-    """A verdict by attack."""
-    picture = Expected(sampling).picture
-    names = config.attacks(token=token)
-    made = REFERENCES + len(names) * config.pictures
-    return _parts([
-        Part(ATTACK, 0, "calibration", "calibrate", CALIBRATION_PICTURES * picture, "picture"),
-        *(Part(ATTACK, 0, n, f"attack by {n}", config.steps * _ATTACK_BATCH * _TRAINED)
-          for n in names),
-        Part(ATTACK, 0, "pictures", "pictures of the attacks", made * picture, "picture"),
-    ])  # fmt: skip
-
-
-def red_team_plan(
-    settings: Mapping[str, Any], prompts: int, sampling: SamplingConfig, each: int = 1
-) -> Plan:
-    """Several attacks by name, each on every prompt, and the pictures they are judged by."""
-    picture, made = Expected(sampling).picture, prompts * (each + len(settings))
-    return _parts([
-        *(Part(ATTACK, 0, n, f"attack by {ATTACKS[n].title}", prompts * config.cost(picture))
-          for n, config in settings.items()),
-        Part(ATTACK, 0, "pictures", "pictures of the attacks", made * picture, "picture"),
-    ])  # fmt: skip
 
 
 def erasure_plan(
@@ -298,11 +269,11 @@ def erasure_plan(
 
     if unlimited:
         parts += round_parts(done + 1)
-        return Plan(tuple(_once(_parts(parts).parts)), {"": round_parts})
+        return Plan(tuple(_once(parts_of(parts).parts)), {"": round_parts})
     for number in range(done + 1, last + 1):
         parts += round_parts(number)
     parts += _look(config, last + 1, run, "last look", last == done)
-    return Plan(tuple(_once(_parts(parts).parts)))
+    return Plan(tuple(_once(parts_of(parts).parts)))
 
 
 def _round(
@@ -346,7 +317,7 @@ def _once(parts: Sequence[Part]) -> Iterator[Part]:
         seen = seen or part.stage == "keep"
 
 
-def _parts(parts: Iterable[Part]) -> Plan:
+def parts_of(parts: Iterable[Part]) -> Plan:
     """Those that cost anything."""
     return Plan(tuple(p for p in parts if p.cost))
 

@@ -19,7 +19,7 @@ from ...darkminer.attacks.red_team import RedTeam as Result
 from ...darkminer.attacks.scene import Attempt
 from ...darkminer.judge.user_prompts import UserPrompt
 from ...darkminer.method.words import split_words
-from ...darkminer.progress.plan import red_team_plan
+from ...darkminer.progress.attack_plans import red_team_plan
 from ...darkminer.rng import generator
 from ...darkminer.types import EmbeddingPool, ImagePool, MinedEmbedding, RoundRecord
 from .. import inputs, sockets

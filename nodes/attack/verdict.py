@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...darkminer.attacks.verdict import AttackVerdictConfig, attack_verdict
 from ...darkminer.method.words import split_words
-from ...darkminer.progress.plan import attack_plan
+from ...darkminer.progress.attack_plans import attack_plan
 from .. import inputs, sockets
 from ..erase.erasing import text_space
 from ..erase.stages import stage

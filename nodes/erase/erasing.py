@@ -197,13 +197,14 @@ def run_erasure(
         )  # fmt: skip
         inputs = given(session, pool, about, (model, clip, vae), seed, state, embeddings)
         at = context_of(anchor_cond, "DarkMinerLoop", "anchor")
-        room = run_bytes(session, run, pool, at)
 
         def as_lora(state: AdapterState, found: EmbeddingPool, bank: int | None, folder: str):
             origin = replace(about, bank=bank, run_folder=folder)
             return lora_of(session, state, found, run, seed, origin)
 
-        with RunKeeper(kept, run, inputs, pool, as_lora, room) as keeper:
+        with RunKeeper(
+            kept, run, inputs, pool, as_lora, run_bytes(session, run, pool, at)
+        ) as keeper:
             if isinstance(report, Progress):
                 report.expect(seconds_per_row(session, at), keeper.where, begins=keeper.begins)
             start = first_embeddings(embeddings, config, lambda: concept_contexts(
@@ -214,10 +215,9 @@ def run_erasure(
                 always=(anchor, negative), exclude=exclude, seed=seed, report=report,
             ))  # fmt: skip
             done = erase(
-                session, encode, pool, at, run,
-                seed=seed, start=start, reference=_reference(clip, run), bank=bank, keep=keep,
-                state=state, text=text_space(clip, pool, exclude) if tokens else None,
-                report=report, on_round=on_round, keeping=keeper.keeping(),
+                session, encode, pool, at, run, seed=seed, start=start, bank=bank, keep=keep,
+                reference=_reference(clip, run), state=state, report=report, on_round=on_round,
+                text=text_space(clip, pool, exclude) if tokens else None, keeping=keeper.keeping(),
             )  # fmt: skip
             return done, _with_outcome(done, keeper.ended(done), pool)
 
