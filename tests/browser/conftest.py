@@ -27,7 +27,7 @@ FEW = {
     },
 }  # fmt: skip
 """Node of the demo's template -> values that make it short."""
-AFTER = (12, 15, 19, 22)
+AFTER = (7, 8)
 """Nodes that draw pictures with the erased model, which are left out."""
 
 
