@@ -9,10 +9,10 @@ from comfy_api.latest import io
 from ...darkminer.card.card import Card, card_of
 from ...darkminer.card.page import as_page
 from ...darkminer.card.record import as_json
-from ...darkminer.errors import DarkMinerError
 from ...darkminer.files.atomic import write_whole
 from ...darkminer.files.names import CONCEPT, checked_prefix, file_stem
 from .. import sockets
+from ..checks import accepted
 from ..fields import named
 from ..host.run import below_output, output_file, save_picture, say
 from .card_picture import card_picture
@@ -63,12 +63,7 @@ class SaveReportCard(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix=None):
-        try:
-            if filename_prefix is not None:
-                checked_prefix(filename_prefix)
-        except DarkMinerError as error:
-            return f"{NODE}: {error}"
-        return True
+        return accepted(cls, {}, lambda: filename_prefix is None or checked_prefix(filename_prefix))
 
     @classmethod
     def execute(cls, after, filename_prefix, pictures, before=None, control=None):

@@ -20,6 +20,7 @@ from ...darkminer.markup import picture_source
 from ...darkminer.report.page import as_page
 from ...darkminer.report.told import as_json
 from .. import sockets
+from ..checks import accepted
 from ..fields import named
 from ..host.run import below_output, output_file, save_picture, say, workflow_metadata
 
@@ -66,12 +67,7 @@ class SaveErasureLoRA(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, filename_prefix=None):
-        try:
-            if filename_prefix is not None:
-                checked_prefix(filename_prefix)
-        except DarkMinerError as error:
-            return f"{NODE}: {error}"
-        return True
+        return accepted(cls, {}, lambda: filename_prefix is None or checked_prefix(filename_prefix))
 
     @classmethod
     def execute(cls, lora, filename_prefix, format="kohya", image=None, save_empty=False):
