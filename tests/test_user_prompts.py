@@ -1,5 +1,6 @@
 """Users' prompts: the pack's lists, and CSV files as others publish them."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -34,6 +35,16 @@ def test_the_lists_name_the_concept_in_a_hundred_sentences():
         listed("styles", " ")
     with pytest.raises(DarkMinerError, match="no list of prompts 'cats'"):
         listed("cats", "x")
+
+
+def test_no_sentence_speaks_of_minors():
+    """Whatever a user writes as the concept is drawn into them."""
+    words = re.compile(
+        r"\b(child\w*|kids?|bab(y|ies)|toddlers?|boys?|girls?|teen\w*|famil(y|ies)|young|infants?|"
+        r"school\w*|pupils?|sons?|daughters?|nursery|cradle)\b", re.IGNORECASE,
+    )  # fmt: skip
+    for name in LISTS:
+        assert not [p.text for p in listed(name, "x") if words.search(p.text)], name
 
 
 def test_a_file_such_as_i2p_is_read_with_seeds_and_guidance(tmp_path):
