@@ -117,7 +117,8 @@ class RedTeam(WatchesEncoder):
 
     @classmethod
     def fingerprint_inputs(cls, prompt_file="", **given):
-        return [super().fingerprint_inputs(**given), file_stamp(prompt_file or "", "prompt_file")]
+        files = super().fingerprint_inputs(**given), file_stamp(prompt_file or "", "prompt_file")
+        return " ".join(filter(None, files))
 
     @classmethod
     def execute(
