@@ -1,6 +1,7 @@
 """A run's folder: whatever happens to its files, or whoever made them, one save is lost at most."""
 
 import errno
+import itertools
 import json
 import os
 import random
@@ -44,7 +45,7 @@ def test_a_newest_file_cut_anywhere_gives_the_state_before_and_says_so(tmp_path,
 def test_a_bit_that_flips_anywhere_is_noticed(tmp_path, three):
     whole, dice = files(three), random.Random(0)
     for name in (name for name in whole if "3." in name and name != "state-000003.json"):
-        for _ in range(20):
+        for _ in range(60):
             spoilt = bytearray(whole[name])
             spoilt[dice.randrange(len(spoilt))] ^= 1 << dice.randrange(8)
             (three / name).write_bytes(spoilt)
@@ -56,6 +57,18 @@ def test_a_bit_that_flips_anywhere_is_noticed(tmp_path, three):
         (three / "state-000003.json").write_bytes(spoilt)
         state = read_run(tmp_path, "ink")
         assert number_of(state) in (2, 3) and len(state.notes) == 3 - number_of(state)
+
+
+def test_files_that_have_changed_places_are_noticed(tmp_path, three):
+    whole = files(three)
+    newest = [name for name in whole if "3." in name and name != "state-000003.json"]
+    for one, other in itertools.combinations(newest, 2):
+        (three / one).write_bytes(whole[other])
+        (three / other).write_bytes(whole[one])
+        assert number_of(read_run(tmp_path, "ink")) == 2, (one, other)
+        for name in (one, other):
+            (three / name).write_bytes(whole[name])
+    assert number_of(read_run(tmp_path, "ink")) == 3
 
 
 @posix
