@@ -229,15 +229,16 @@ def _going_on(
             f"max_rounds is {limit} and the run in {name!r} is in round {rounds}: set it to that "
             "at least, or name a new folder."
         )
-    judged_anew = "verify.threshold" in {one.place for one in told}
+    changed = {one.place for one in told}
+    judged_anew = "verify.threshold" in changed
     if judged_anew and not found.judged_alike(config.verify.threshold):
         raise DarkMinerError(
             f"The rounds of the run in {name!r} would have been others with the threshold "
             f"{config.verify.threshold}: set it back to go on, or name a new folder."
         )
-    if "guard.max_drift" in {one.place for one in told}:
+    if "guard.max_drift" in changed:
         _check_drifts(found, name, config.guard.max_drift)
-    tried_anew = found.too_far is not None and "guard.max_drift" in {one.place for one in told}
+    tried_anew = found.too_far is not None and "guard.max_drift" in changed
     more_rounds = found.last is not None and (limit is None or limit > rounds)
     again = judged_anew or tried_anew or (more_rounds and found.too_far is None)
     return found.reopened() if found.over and again else found
