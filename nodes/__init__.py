@@ -8,6 +8,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from ..darkminer.libraries import broken
 from .attack.card import SaveReportCard
+from .attack.fidelity import MeasureFidelity
 from .attack.red_team import RedTeam
 from .attack.verdict import AttackErasure
 from .checks import guard
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
     AttackErasure,
     RedTeam,
     SaveReportCard,
+    MeasureFidelity,
     CircumventLoRA,
     DarkMinerChase,
     DarkMinerRoundOpen,

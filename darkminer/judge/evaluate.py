@@ -52,11 +52,16 @@ class Mean:
     @classmethod
     def of(cls, scores: Tensor) -> Mean:
         """Of scores ``[n]``; a single one says nothing of how far others lie from it."""
-        value = float(scores.mean())
-        if len(scores) < 2:
-            return cls(value, 0.0, 1.0)
-        half = _Z * float(scores.std()) / math.sqrt(len(scores))
-        return cls(value, max(0.0, value - half), min(1.0, value + half))
+        return cls(*interval_of_mean(scores, 0.0, 1.0))
+
+
+def interval_of_mean(scores: Tensor, least: float, most: float) -> tuple[float, float, float]:
+    """Mean of scores ``[n]`` that lie between two bounds, and its own within them (95 %)."""
+    value = float(scores.mean())
+    if len(scores) < 2:
+        return value, least, most
+    half = _Z * float(scores.std()) / math.sqrt(len(scores))
+    return value, max(least, value - half), min(most, value + half)
 
 
 def difference(one: Proportion, other: Proportion) -> tuple[float, float, float]:

@@ -82,6 +82,15 @@ def read_folder(text: str) -> FolderPictures:
     return read_pictures(*_files(text))
 
 
+def folder_files(text: str) -> list[Path]:
+    """The picture files of the folder that a node's ``folder`` names, by name.
+
+    Raises:
+        DarkMinerError: as :func:`picture_folder`, or if there is no such folder.
+    """
+    return _files(text)[0]
+
+
 def folder_stamp(text: str) -> str:
     """Changes when a picture of the folder does; what is wrong, where it cannot be read."""
     try:

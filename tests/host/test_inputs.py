@@ -28,6 +28,7 @@ NODES = (
     "DarkMinerRoundClose", "DarkMinerLoop", "EraseConcepts", "CombineErasures", "SaveErasureLoRA",
     "DarkMinerSettings", "RedTeam", "LoadErasureLoRA", "SaveReportCard",
     "CompareErasure", "MeasureVerification", "ScaleConditioning",
+    "MeasureFidelity",
 )  # fmt: skip
 
 

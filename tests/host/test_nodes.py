@@ -24,6 +24,7 @@ OURS = (
     "DarkMinerVocabularyBank", "SaveErasureLoRA", "DarkMinerDemoModels", "CombineErasures",
     "DarkMinerChase", "EraseConcepts", "AttackErasure", "DarkMinerSettings",
     "RedTeam", "LoadErasureLoRA", "SaveReportCard", "CompareErasure",
+    "MeasureFidelity",
 )  # fmt: skip
 
 
