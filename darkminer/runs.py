@@ -222,7 +222,8 @@ def _going_on(
     found = _erasure(state)
     if found is None:
         return None
-    found = replace(found, notes=(*found.notes, *_other_tools(before, inputs)))
+    notes = dict.fromkeys((*found.notes, *_other_tools(before, inputs)))
+    found = replace(found, notes=tuple(notes))
     limit, rounds = config.max_rounds, found.rounds
     if limit is not None and rounds > limit:
         raise DarkMinerError(

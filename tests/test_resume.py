@@ -138,7 +138,9 @@ def test_a_run_whose_time_is_up_ends_with_what_it_has_and_goes_on_later(whole):
     finally:
         time.monotonic = clock
     assert some.timed_out and not some.outcome.empty and some.outcome.verdict == "out of time"
-    assert kept[-1].stage is not None and bits(kept[-1].live.up) == bits(some.adapters.up)
+    stage = kept[-1].stage
+    assert stage is not None and stage.adapters is not None
+    assert bits(stage.adapters.up) == bits(some.adapters.up)
     assert result(run(keeping=Keeping(begun=kept[-1]))) == result(done)
 
 
@@ -193,6 +195,9 @@ def test_another_torch_or_version_goes_on_and_is_said(tmp_path, whole):
         assert folder.begun is not None and not folder.begun.notes
     with KeptRun.open(tmp_path, "ink", ALL, {**INPUTS, **made, "torch": "2.2"}) as folder:
         (note,) = folder.begun.notes
+        folder.keep(folder.begun)
+    with KeptRun.open(tmp_path, "ink", ALL, {**INPUTS, **made, "torch": "2.2"}) as folder:
+        assert folder.begun.notes == (note,), "said once, however often the run goes on"
     assert note.startswith("The run began with another torch (2.1, now 2.2): it ends with another")
 
 

@@ -118,12 +118,6 @@ class Erasure:
             return not scores
         return all((s > threshold) == (s > before) for s, before in scores)
 
-    @property
-    def live(self) -> AdapterState:
-        """The LoRA as it stands, also within a stage."""
-        inside = self.stage.adapters if self.stage is not None else None
-        return self.adapters if inside is None else inside
-
     def reopened(self) -> Erasure:
         """A run that is over, as it stood before the mining and verification that ended it."""
         self = replace(self, drifts={n: d for n, d in self.drifts.items() if n in self.trained})
