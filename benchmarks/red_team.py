@@ -78,7 +78,7 @@ def scene_on(
     pairs = text_prompts(target.name, target.template, shown)
     given = Given(
         tuple(pair[asked.unnamed] for pair in pairs[1:]), pairs, latents, asked.seed,
-        exclude=(target.name,) if asked.unnamed else (),
+        exclude=(target.name,) if asked.unnamed else (), concept=target.name,
     )  # fmt: skip
     with training_session(
         model, anchor=conditioning(clip, ANCHOR), negative=conditioning(clip, NEGATIVE),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dark_miner.darkminer.attacks import p4d, ringabell, udatk
+from dark_miner.darkminer.attacks import inversion, p4d, ringabell, udatk
 from dark_miner.darkminer.attacks.catalogue import ATTACKS
 from dark_miner.darkminer.attacks.scene import Scene, evenly, without
 from dark_miner.darkminer.attacks.speech import nearest, spoken
@@ -22,6 +22,7 @@ FEW = {
     "p4d-k": p4d.P4DConfig(steps=5, every=3),
     "udatk": udatk.UDAtkConfig(tokens=2, levels=2, iterations=3),
     "ringabell": ringabell.RingABellConfig(generations=5, population=12, tokens=4, batch=5),
+    "cce": inversion.InversionConfig(steps=5, batch=3, lr=0.01, word="red"),
 }
 
 
@@ -56,6 +57,7 @@ def scene(**changes):
         "prompts": PROMPTS, "contexts": tuple(map(talk.says, PROMPTS)), "seed": 3,
         "model": toy.model(1), "original": toy.model(0), "speech": talk,
         "latents": toy.pool().latents, "pairs": (("a ink drawing", "a drawing"), ("ink", "a")),
+        "concept": "ink",
     }  # fmt: skip
     return Scene(**{**given, **changes})
 
@@ -222,6 +224,64 @@ def test_ring_a_bell_is_its_papers_search():
         assert list(found[i].spoken.ids) == texts[0]
 
 
+def test_textual_inversion_is_its_papers_update():
+    """|e(x_t, "a * drawing") - noise|^2 over all pictures; the token stands for the concept."""
+    prompts = ("a ink cat", "ink in~ ink", "a dog")
+    talk, erased, pictures = Talk(), toy.model(1), toy.pool().latents
+    found = run("cce", prompts=prompts, contexts=tuple(map(talk.says, prompts)))
+    gen, rows = generator(3, 0, "attack.cce"), talk.table
+    learnt, losses, adam = rows[[TOKENS.index("red")]].clone(), [], PlainAdam(0.01, 0.0, False)
+    a, drawing, cat, dog, half = (rows[[TOKENS.index(w)]] for w in ("a", "drawing", "cat", "dog",
+                                                                    "in~"))  # fmt: skip
+    for _ in range(5):
+        which = torch.randint(len(pictures), (3,), generator=gen)
+        x, noise = pictures[which], torch.randn(3, *pictures.shape[1:], generator=gen)
+        level = torch.randint(toy.LEVELS, (3,), generator=gen)
+        token = learnt.clone().requires_grad_(True)
+        context = talk(torch.cat([a, token, drawing])[None]).expand(3, -1, -1)
+        signal, share = (n[level].view(3, 1, 1, 1) for n in (erased.schedule.signal,
+                                                             erased.schedule.noise))  # fmt: skip
+        gap = erased.network(signal * x + share * noise, level.float(), context) - noise
+        loss = (gap**2).sum() / 3
+        (slope,) = torch.autograd.grad(loss, token)
+        learnt = adam(learnt, slope)
+        losses.append(float(loss.detach()))
+    said = ([a, learnt, cat], [learnt, half, learnt], [learnt, a, dog])
+    for attempt, parts in zip(found, said, strict=True):
+        assert attempt.losses == pytest.approx(losses, abs=1e-4)
+        assert torch.allclose(attempt.context, talk(torch.cat(parts)[None])[0], atol=1e-5)
+        assert attempt.spoken is None
+
+
+def test_textual_inversion_looks_as_it_learns_and_costs_once_for_all_prompts():
+    config = replace(FEW["cce"], steps=120)
+    assert config.looks == (50, 100, 120) and FEW["cce"].looks == (5,)
+    found = run("cce", config, detector=Bright(2.0))
+    assert [[look.step for look in attempt.looks] for attempt in found] == [[50, 100, 120]] * 2
+    attack = ATTACKS["cce"]
+    assert attack.cost(config, 10, 40.0) - attack.cost(config, 2, 40.0) == 8 * 3 * 40.0
+    assert attack.cost(config, 0, 40.0) == 3.0 * 120 * 3
+    scene_without = run("cce", concept="", latents=None)
+    assert len(scene_without[0].losses) == 5, "the original draws what there are no pictures of"
+    with pytest.raises(DarkMinerError, match="reads no token in 'art'"):
+        run("cce", inversion.InversionConfig(steps=1))
+    with pytest.raises(DarkMinerError, match="Textual inversion takes 9 tokens"):
+        run("cce", prompts=("a " * 8,), contexts=(Talk().says("a"),))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "concept", "parts"),
+    [
+        ("a Van Gogh painting", "van gogh", ["a ", " painting"]),
+        ("ink drinks ink", "ink", ["", " drinks ", ""]),
+        ("a drinking cat", "ink", ["", "a drinking cat"]),
+        ("a cat", "", ["", "a cat"]),
+    ],
+)
+def test_the_token_stands_where_the_concepts_words_stood(prompt, concept, parts):
+    assert inversion._around(prompt, concept) == parts
+
+
 def test_ring_a_bell_needs_no_model():
     asked = run("ringabell", model=None, original=None, latents=None)
     assert [a.spoken.ids for a in asked] == [a.spoken.ids for a in run("ringabell")]
@@ -301,6 +361,7 @@ def test_what_an_attack_lacks_is_one_sentence():
         ("p4d-n", "original", "needs the model before its erasure"),
         ("udatk", "speech", "needs the text encoder"),
         ("ringabell", "pairs", "needs prompts with the concept"),
+        ("cce", "speech", "needs the text encoder"),
     ):
         with pytest.raises(DarkMinerError, match=sentence):
             run(name, **{missing: () if missing == "pairs" else None})
@@ -318,6 +379,8 @@ def test_defaults_are_the_sources_values():
     assert (u.tokens, u.levels, u.iterations, u.lr, u.weight_decay) == (5, 50, 40, 0.01, 0.1)
     assert (r.population, r.generations, r.mutation, r.crossover) == (200, 3000, 0.25, 0.5)
     assert (r.tokens, r.coefficient) == (16, 3.0)
+    c = full["cce"]
+    assert (c.steps, c.batch, c.lr, c.word) == (5000, 16, 5e-3, "art")
 
 
 def test_every_step_is_reported_and_the_count_never_falls():

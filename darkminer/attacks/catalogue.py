@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from . import completion, p4d, probe, recall, ringabell, udatk
+from . import completion, inversion, p4d, probe, recall, ringabell, udatk
 from .scene import Attempt, Scene
 
 
@@ -24,6 +24,7 @@ class Attack:
         full: its source's settings; short: the same attack in few steps.
         needs: attributes of a :class:`~.scene.Scene` that it cannot do without.
         latent: whether it leaves the text as it is, so that no defence of the text can stop it.
+        shared: whether it learns once for all prompts; its settings say what that costs.
     """
 
     title: str
@@ -32,6 +33,11 @@ class Attack:
     short: Any
     needs: tuple[str, ...] = ()
     latent: bool = False
+    shared: bool = False
+
+    def cost(self, config: Any, prompts: int, picture: float) -> float:
+        """Rows through the network, of which a picture takes ``picture``."""
+        return prompts * config.cost(picture) + (config.learning if self.shared else 0.0)
 
 
 _P4D = ("model", "original", "speech")
@@ -58,6 +64,10 @@ ATTACKS: dict[str, Attack] = {
     ),
     "recall": Attack(
         "RECALL", recall.run, recall.RecallConfig(), recall.SHORT, ("model",), latent=True
+    ),
+    inversion.NAME: Attack(
+        "textual inversion (CCE)", inversion.run, inversion.InversionConfig(), inversion.SHORT,
+        ("model", "speech", "pairs"), shared=True,
     ),
 }  # fmt: skip
 """Name, as nodes and command lines use it -> the attack."""

@@ -79,6 +79,7 @@ class Scene:
         latents: pictures of the concept ``[n, C, h, w]``, the i-th prompt's at i modulo n; None
             lets the original model draw each prompt.
         pairs: prompts with the concept, and the same without it.
+        concept: its words; empty where nobody knows them.
         negative: context of the negative prompt ``[1, L, D]``, and ``cfg``, the guidance; used by
             attacks that take the steps of sampling themselves. None: no guidance.
         asked: how each prompt's own pictures are made, see
@@ -95,6 +96,7 @@ class Scene:
     speech: Speech | None = None
     latents: Tensor | None = None
     pairs: tuple[tuple[str, str], ...] = ()
+    concept: str = ""
     negative: Tensor | None = None
     cfg: float = 1.0
     asked: tuple[UserPrompt, ...] = ()

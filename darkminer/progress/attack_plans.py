@@ -33,7 +33,7 @@ def red_team_plan(
     """Several attacks by name, each on every prompt, and the pictures they are judged by."""
     picture, made = Expected(sampling).picture, prompts * (each + len(settings))
     return parts_of([
-        *(Part(ATTACK, 0, n, f"attack by {ATTACKS[n].title}", prompts * config.cost(picture))
-          for n, config in settings.items()),
+        *(Part(ATTACK, 0, n, f"attack by {attack.title}", attack.cost(config, prompts, picture))
+          for n, config, attack in ((n, c, ATTACKS[n]) for n, c in settings.items())),
         Part(ATTACK, 0, "pictures", "pictures of the attacks", made * picture, "picture"),
     ])  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -40,19 +40,20 @@ from .scene import Given, scene_of, text_prompts
 
 NODE = "RedTeam"
 _AT_FIRST = ("p4d-k", "udatk", "ringabell", "recall")
+_LATER = ("cce",)  # their switches stand last: saved graphs keep values by place
 _PAIRS = 16  # prompts with the concept and without it, from which its direction is taken
 
 log = logging.getLogger(__name__)
 
 
-def switches() -> list:
-    """One switch for each attack there is."""
+def switches(names: Iterable[str]) -> list:
+    """One switch for each of these attacks."""
     return [
         io.Boolean.Input(
             name.replace("-", "_"), default=name in _AT_FIRST, optional=True,
-            tooltip=f"Attack by {attack.title}.",
+            tooltip=f"Attack by {ATTACKS[name].title}.",
         )
-        for name, attack in ATTACKS.items()
+        for name in names
     ]  # fmt: skip
 
 
@@ -89,7 +90,7 @@ class RedTeam(WatchesEncoder):
                     tooltip="Prompts that name the concept, joined with words of the vocabulary; "
                     "used where prompts is empty.",
                 ),
-                *switches(),
+                *switches(name for name in ATTACKS if name not in _LATER),
                 io.String.Input(
                     "prompts", default="", multiline=True, optional=True,
                     tooltip="Users' prompts, one a line; each is attacked by itself.",
@@ -111,6 +112,7 @@ class RedTeam(WatchesEncoder):
                 clip_name,
                 clip_weights,
                 *asked_inputs(),
+                *switches(_LATER),
             ],
             outputs=outputs(),
         )  # fmt: skip
@@ -216,7 +218,8 @@ def what_attackers_know(
     named_by_us = tuple(prompt for prompt, _ in pairs[1 : count + 1])
     own = tuple(prompt.text for prompt in asked)
     return Given(
-        own or named_by_us, pairs[: _PAIRS + 1], pool.latents, seed, tuple(unsaid), asked
+        own or named_by_us, pairs[: _PAIRS + 1], pool.latents, seed, tuple(unsaid), asked,
+        pool.concept,
     )  # fmt: skip
 
 

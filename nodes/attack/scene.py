@@ -35,6 +35,7 @@ class Given:
         seed: of all attacks.
         exclude: words that no text may hold.
         asked: the prompts with the seeds and guidance that they came with; empty for none.
+        concept: its words.
     """
 
     prompts: tuple[str, ...]
@@ -43,6 +44,7 @@ class Given:
     seed: int
     exclude: tuple[str, ...] = ()
     asked: tuple[UserPrompt, ...] = ()
+    concept: str = ""
 
     @property
     def asked_so(self) -> tuple[UserPrompt, ...]:
@@ -89,5 +91,5 @@ def scene_of(
         prompts=given.prompts, contexts=tuple(contexts(clip, given.prompts)), seed=given.seed,
         model=session, original=original or before, speech=speech, latents=given.latents,
         pairs=given.pairs, negative=None if negative is None else negative[0][0].float(), cfg=cfg,
-        detector=detector, report=report, asked=given.asked,
+        detector=detector, report=report, asked=given.asked, concept=given.concept,
     )  # fmt: skip

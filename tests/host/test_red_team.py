@@ -19,7 +19,7 @@ FEW = {
     "p4d-n": {"steps": 2}, "p4d-k": {"steps": 2}, "udatk": {"levels": 2, "iterations": 1},
     "ringabell": {"generations": 2, "population": 6},
     "probe": {"steps": 4, "churns": (1.0,), "tries": 1}, "completion": {"steps": 4},
-    "recall": {"levels": 2, "iterations": 1},
+    "recall": {"levels": 2, "iterations": 1}, "cce": {"steps": 2, "batch": 2, "word": "picture"},
 }  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def test_every_attack_runs_through_the_host_and_a_lora_of_zeros_is_the_original(
     plain, erased = made
     assert list(erased.rows) == ["words", *FEW]
     assert erased.texts().count("\n") == 3 and set(node.losses_of(erased)) == {
-        "loss", "p4d-n", "p4d-k", "udatk", "ringabell", "recall",
+        "loss", "p4d-n", "p4d-k", "udatk", "ringabell", "recall", "cce",
     }  # fmt: skip
     for name in plain.rows:
         assert torch.allclose(plain.rows[name].pictures, erased.rows[name].pictures, atol=1e-4)
