@@ -12,6 +12,8 @@ from .attack.fidelity import MeasureFidelity
 from .attack.red_team import RedTeam
 from .attack.verdict import AttackErasure
 from .checks import guard
+from .compare.esd import ErasedStableDiffusion
+from .compare.uce import UnifiedConceptEditing
 from .demo_models import DarkMinerDemoModels
 from .erase.bank import DarkMinerVocabularyBank
 from .erase.chase import DarkMinerChase
@@ -57,6 +59,8 @@ NODES: list[type[io.ComfyNode]] = [
     CompareErasure,
     SaveErasureLoRA,
     LoadErasureLoRA,
+    ErasedStableDiffusion,
+    UnifiedConceptEditing,
     DarkMinerDemoModels,
 ]
 

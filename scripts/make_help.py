@@ -90,7 +90,7 @@ def build(nodes: dict[str, Any]) -> dict[Path, str]:
     """Path -> text of each of the pack's help pages."""
     files = {}
     for node_id, info in nodes.items():
-        if info["category"] == "DarkMiner":
+        if info["category"].partition("/")[0] == "DarkMiner":
             path = PAGES / f"{node_id}.md"
             text = path.read_text(encoding="utf-8") if path.is_file() else empty(info)
             files[path] = page(text, info)

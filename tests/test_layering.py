@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "method": BASE | {"model", "standing", "types"},
     "attacks": BASE | {"model", "method", "judge", "types"},
     "judge": BASE,
+    "compare": BASE | {"model", "method", "attacks", "types"},
     "card": BASE | {"markup", "model", "attacks", "judge", "types"},
     "markup": BASE,
     "report": BASE | {"markup", "method", "progress", "runs", "types"},
@@ -54,6 +55,7 @@ NODES = {
     "host": {"host"},
     "erase": {"host", "shared", "erase"},
     "attack": {"host", "shared", "erase", "attack"},
+    "compare": {"host", "shared", "erase", "compare"},
     "shared": {"host", "shared"},
 }
 """Room of ``nodes/`` -> rooms it may import; ``shared`` are the modules beside the rooms."""
@@ -85,7 +87,7 @@ def own(path, package):
 
 def room(names):
     """Room of a dotted name below ``nodes/``."""
-    return names[0] if names[0] in ("host", "erase", "attack") else "shared"
+    return names[0] if names[0] in ("host", "erase", "attack", "compare") else "shared"
 
 
 def relative(path):
@@ -113,7 +115,7 @@ def test_a_room_imports_what_stands_below_it(path):
 
 def test_what_judges_is_never_imported_by_what_it_judges():
     for here in ("method", "model", "files", "config", "standing", "types"):
-        assert not MAY_IMPORT[here] & {"attacks", "judge", "card"}
+        assert not MAY_IMPORT[here] & {"attacks", "judge", "card", "compare"}
 
 
 @pytest.mark.parametrize("path", NODE_FILES, ids=relative)

@@ -45,12 +45,16 @@ def apply_lora(model: Any, lora: Mapping[str, Tensor], strength: float = 1.0) ->
 
 
 def names_of(model: Any) -> dict[str, str]:
-    """Module path -> key stem of every layer of a MODEL that an erasure may adapt.
+    """Module path -> key stem of every layer of a MODEL that an erasure may adapt."""
+    return names_at(model, adapted_layers(model.model.diffusion_model, "blocks"))
+
+
+def names_at(model: Any, paths: Iterable[str]) -> dict[str, str]:
+    """Module path -> key stem of some layers of a MODEL.
 
     For SDXL and its relatives the trainers' convention is the module paths, not diffusers names.
     """
     config = model.model.model_config
-    paths = adapted_layers(model.model.diffusion_model, "blocks")
     sdxl = (comfy.supported_models.SDXL, comfy.supported_models.SDXLRefiner)
     return key_stems({} if isinstance(config, sdxl) else config.unet_config, paths)
 

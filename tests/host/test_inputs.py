@@ -29,6 +29,7 @@ NODES = (
     "DarkMinerSettings", "RedTeam", "LoadErasureLoRA", "SaveReportCard",
     "CompareErasure", "MeasureVerification", "ScaleConditioning",
     "MeasureFidelity",
+    "ErasedStableDiffusion", "UnifiedConceptEditing",
 )  # fmt: skip
 
 

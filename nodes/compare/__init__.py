@@ -1,0 +1,1 @@
+"""Nodes of the methods that this pack's own is compared with."""
