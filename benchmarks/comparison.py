@@ -14,7 +14,7 @@ import argparse
 import json
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,13 @@ METHODS: dict[str, Method] = {
     "uce": Method("UCE", "UnifiedConceptEditing", {
         "keep_prompts": "", "erase_scale": 1.0, "preserve_scale": 0.1, "lamb": 0.5, "rank": 64,
     }),
+    "ca": Method("Concept Ablation", "ConceptAblation", {
+        "steps": 300, "learning_rate": 1e-3, "rank": 16, "batch": 8, "prior": 0.0, "prompts": 64,
+    }),
+    "leco": Method("LECO", "ConceptSlider", {
+        "loss": "leco", "layers": "both", "scale": 1.0, "steps": 300, "learning_rate": 1e-3,
+        "rank": 16, "draw_steps": 20, "guidance": 3.0, "prompts": 16,
+    }),
     "fast": Method("this pack, `fast`", preset="fast"),
     "paper": Method("this pack, `paper`", preset="paper"),
 }  # fmt: skip
@@ -79,7 +86,7 @@ def erase(method: Method, target: Target, seed: int, path: Path) -> tuple[float,
         return seconds, None
     import dark_miner.nodes as pack
     from dark_miner.darkminer.files.lora_file import save_lora
-    from dark_miner.demo.gallery import SIZE
+    from dark_miner.demo.gallery import HELD_OUT, SIZE
     from dark_miner.demo.models import load_demo_models
     from dark_miner.nodes.erase.image_pool import made
 
@@ -95,7 +102,13 @@ def erase(method: Method, target: Target, seed: int, path: Path) -> tuple[float,
             model, clip, vae, target.name, target.template, NEGATIVE, POOL_SIZE, SIZE, SIZE, seed,
             gallery_sampling(), log_stages(),
         )  # fmt: skip
-    given |= {k: v for k, v in (("seed", seed), ("anchor_prompt", ANCHOR)) if k in declared}
+    sampled = asdict(gallery_sampling())
+    same = {
+        "seed": seed, "anchor_prompt": ANCHOR, "exclude_words": ", ".join(HELD_OUT),
+        "sampling_steps": sampled["steps"], "cfg": sampled["cfg"], "batch_size": sampled["batch"],
+        "sampler_name": sampled["sampler"], "scheduler": sampled["scheduler"],
+    }  # fmt: skip
+    given |= {k: v for k, v in same.items() if k in declared}
     erased, *rest = node.execute(**given).args
     seconds = time.monotonic() - started
     if not rest:

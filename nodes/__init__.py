@@ -12,7 +12,9 @@ from .attack.fidelity import MeasureFidelity
 from .attack.red_team import RedTeam
 from .attack.verdict import AttackErasure
 from .checks import guard
+from .compare.ablation import ConceptAblation
 from .compare.esd import ErasedStableDiffusion
+from .compare.slider import ConceptSlider
 from .compare.uce import UnifiedConceptEditing
 from .demo_models import DarkMinerDemoModels
 from .erase.bank import DarkMinerVocabularyBank
@@ -61,6 +63,8 @@ NODES: list[type[io.ComfyNode]] = [
     LoadErasureLoRA,
     ErasedStableDiffusion,
     UnifiedConceptEditing,
+    ConceptAblation,
+    ConceptSlider,
     DarkMinerDemoModels,
 ]
 

@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from dark_miner.darkminer.compare.ablation import AblationConfig, ablate
 from dark_miner.darkminer.compare.as_lora import fitted
 from dark_miner.darkminer.compare.drawing import half_drawn, halves
 from dark_miner.darkminer.compare.esd import ESDConfig, esd
 from dark_miner.darkminer.compare.layers import adapters_on, layers_of_part
+from dark_miner.darkminer.compare.slider import Prompts, SliderConfig, slide
 from dark_miner.darkminer.compare.uce import UCEConfig, uce
 from dark_miner.darkminer.errors import DarkMinerError
+from dark_miner.darkminer.method.engine import noised
 from dark_miner.darkminer.rng import generator
 from torch.func import functional_call
 
@@ -158,3 +161,67 @@ def test_uce_refuses_what_it_cannot_pair_or_what_changes_nothing():
         uce(model, [same], [toy.context(1, 4)[0]], [], UCEConfig())
     with pytest.raises(DarkMinerError, match="changes no weight"):
         fitted(uce(model, [same], [same], [], UCEConfig()), 4)
+
+
+@pytest.mark.parametrize("prior", [0.0, 0.5])
+def test_concept_ablation_steps_by_equation_4(prior):
+    model, seed = toy.model(), 5
+    pairs = [(toy.context(i)[0], toy.context(10 + i)[0]) for i in range(3)]
+    latents = torch.randn(3, toy.CHANNELS, 2, 2, generator=torch.Generator().manual_seed(1))
+    config = AblationConfig(**plainly(batch=4, prior=prior))
+    gen = generator(seed, 0, "compare.ablation")
+    which = torch.randint(3, (4,), generator=gen)
+    made = noised(model, latents[which], gen)
+    concept, anchor = (torch.stack([pairs[int(i)][j] for i in which]) for j in (0, 1))
+
+    def loss(answer):
+        def apart(x, y):
+            return (x - y).square().flatten(1).sum(1).mean()
+
+        stopped = answer(made.noisy, made.timestep, anchor).detach()
+        own = answer(made.noisy, made.timestep, anchor)
+        return apart(answer(made.noisy, made.timestep, concept), stopped) + prior * apart(
+            own, made.truth
+        )
+
+    up, down = stepped(model.network, layers_of_part(model, "kv"), toy.LORA, seed, loss)
+    adapters = adapters_on(model, "kv", toy.LORA, seed)
+    ablate(model, adapters, pairs, latents, config, seed=seed)
+    close(adapters.state(), up, down)
+
+
+def test_concept_ablation_follows_the_student_at_the_anchor_and_not_the_teacher():
+    """With one pair for concept and anchor alike there is nothing to learn, whatever was before."""
+    model, pairs = toy.model(), [(toy.context(0)[0], toy.context(0)[0])]
+    adapters = adapters_on(model, "kv", toy.LORA, 0)
+    for p in adapters.parameters():
+        p.data.normal_(generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(1, toy.CHANNELS, 2, 2, generator=torch.Generator().manual_seed(1))
+    losses = ablate(model, adapters, pairs, latents, AblationConfig(**plainly()), seed=0)
+    assert losses == pytest.approx([0.0], abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["leco", "slider"])
+def test_leco_and_slider_step_by_their_losses(kind):
+    model, seed, scale = toy.model(), 4, 1.3
+    prompts = Prompts(*(toy.context(i)[0] for i in range(4)))
+    empty = toy.context(9)[0]
+    config = SliderConfig(**plainly(loss=kind, scale=scale, draw_steps=4, batch=2))
+    gen = generator(seed, 0, "compare.slider")
+    torch.randint(1, (), generator=gen)
+    noisy, index = half_drawn(model, prompts.target, empty, 2, gen, steps=4, guidance=3.0)
+    t = index.float()
+
+    def loss(answer):
+        target, positive, without, neutral = (
+            model.network(noisy, t, c.expand(2, -1, -1)) for c in prompts
+        )
+        at = target if kind == "slider" else neutral
+        wanted = at - scale * (positive - without)
+        made = answer(noisy, t, prompts.target.expand(2, -1, -1))
+        return (made - wanted).square().flatten(1).sum(1).mean()
+
+    up, down = stepped(model.network, layers_of_part(model, "all"), toy.LORA, seed, loss)
+    adapters = adapters_on(model, "all", toy.LORA, seed)
+    slide(model, adapters, [prompts], empty, config, seed=seed)
+    close(adapters.state(), up, down)

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from ...darkminer.files.lora_file import LoraDict, to_state_dict
 from ...darkminer.files.lora_metadata import Origin, metadata
-from ...darkminer.method.text_start import concept_prompts
+from ...darkminer.method.text_start import concept_prompts, subject_prompts
+from ...darkminer.method.words import split_words
 from ...darkminer.model.adapter import AdapterState, LoraConfig
 from ...darkminer.model.interface import DiffusionModel
 from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.progress.plan import TRAINED, Part, Plan
+from ...darkminer.rng import generator
 from ...darkminer.settings import Settings
 from ...darkminer.types import EmbeddingPool, ImagePool
 from .. import inputs, sockets
-from ..erase.erasing import pool_template, text_templates
+from ..erase.erasing import pool_template, text_templates, words_left
 from ..erase.origin import pool_record
 from ..erase.stages import check_latents
 from ..host.lora import apply_lora, names_at
@@ -79,6 +81,34 @@ def wordings(pool: ImagePool) -> list[str]:
 def spoken(clip: Any, pool: ImagePool) -> list[Tensor]:
     """Their contexts ``[L, D]``."""
     return contexts(clip, wordings(pool))
+
+
+def pairs(
+    clip: Any, pool: ImagePool, anchor: str, exclude: str, words: int, seed: int
+) -> list[tuple[str, str]]:
+    """Prompts that name the concept, each with the same prompt without it.
+
+    The first is the pool's own template and the anchor prompt; the others have a word of the
+    vocabulary besides.
+
+    Args:
+        exclude: words that none may hold, by comma; words: how many there are to be.
+
+    Raises:
+        DarkMinerError: if the pool names no concept, or no word is left.
+    """
+    template = pool_template(pool)
+    own = concept_prompts(pool.concept, [template])[0]
+    left = words_left(clip, pool, split_words(exclude)) if words else []
+    order = torch.randperm(len(left), generator=generator(seed, 0, "compare.words")).tolist()
+    chosen = [left[i] for i in order[:words]]
+    return [(own, anchor), *subject_prompts(pool.concept, template, chosen)]
+
+
+def said(clip: Any, prompts: Sequence[tuple[str, str]]) -> list[tuple[Tensor, Tensor]]:
+    """Their contexts ``[L, D]``."""
+    made = contexts(clip, [p for pair in prompts for p in pair])
+    return list(zip(made[::2], made[1::2], strict=True))
 
 
 def lora_settings(rank: int) -> LoraConfig:
@@ -139,6 +169,14 @@ def keep_prompts():
     return io.String.Input(
         "keep_prompts", default="", multiline=True,
         tooltip="Prompts that must stay what they are, one a line; the empty prompt always is.",
+    )  # fmt: skip
+
+
+def exclude():
+    """Words that no prompt made here may hold."""
+    return io.String.Input(
+        "exclude_words", default="",
+        tooltip="Words that no prompt made here may hold, separated by commas.",
     )  # fmt: skip
 
 

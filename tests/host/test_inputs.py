@@ -30,6 +30,7 @@ NODES = (
     "CompareErasure", "MeasureVerification", "ScaleConditioning",
     "MeasureFidelity",
     "ErasedStableDiffusion", "UnifiedConceptEditing",
+    "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
 )  # fmt: skip
 
 

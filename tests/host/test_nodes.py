@@ -26,6 +26,7 @@ OURS = (
     "RedTeam", "LoadErasureLoRA", "SaveReportCard", "CompareErasure",
     "MeasureFidelity",
     "ErasedStableDiffusion", "UnifiedConceptEditing",
+    "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
 )  # fmt: skip
 
 
