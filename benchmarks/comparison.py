@@ -66,6 +66,8 @@ METHODS: dict[str, Method] = {
         "loss": "leco", "layers": "both", "scale": 1.0, "steps": 300, "learning_rate": 1e-3,
         "rank": 16, "draw_steps": 20, "guidance": 3.0, "prompts": 16,
     }),
+    **{f"sld-{s}": Method(f"SLD, {s}", "SafeLatentDiffusion", {"setting": s, "strength": 1.0})
+       for s in ("medium", "strong", "max")},
     "fast": Method("this pack, `fast`", preset="fast"),
     "paper": Method("this pack, `paper`", preset="paper"),
 }  # fmt: skip
@@ -89,6 +91,7 @@ def erase(method: Method, target: Target, seed: int, path: Path) -> tuple[float,
     from dark_miner.demo.gallery import HELD_OUT, SIZE
     from dark_miner.demo.models import load_demo_models
     from dark_miner.nodes.erase.image_pool import made
+    from dark_miner.nodes.host.text import conditioning
 
     from .erasure import ANCHOR, NEGATIVE, gallery_sampling, log_stages
 
@@ -97,6 +100,8 @@ def erase(method: Method, target: Target, seed: int, path: Path) -> tuple[float,
     started = time.monotonic()
     given = {"model": model, "clip": clip, **method.given}
     declared = {i.id for i in node.define_schema().inputs}
+    if "clip" not in declared:
+        given["concept"] = conditioning(given.pop("clip"), target.name)
     if "pool" in declared:
         given["pool"] = made(
             model, clip, vae, target.name, target.template, NEGATIVE, POOL_SIZE, SIZE, SIZE, seed,
@@ -119,10 +124,11 @@ def erase(method: Method, target: Target, seed: int, path: Path) -> tuple[float,
 
 def judged(studio: Any, target: Target, seed: int, steps: int) -> dict[str, Any]:
     """Figures of one model, asked as a user and inverted by an attacker."""
-    from .quality import Asked, attacked, flat, summary
+    from .quality import attack_config, flat, summary
 
-    asked = Asked(seed, 1, 1, ("cce",), steps)
-    figures = summary(studio.user_pictures(target, 1, 1), target) | attacked(studio, target, asked)
+    found = studio.attack(target, "cce", seed, attack_config("cce", steps), at=())
+    figures = summary(studio.user_pictures(target, 1, 1), target)
+    figures |= {"cce": found.plain, "cce_strict": found.strict, "cce_distance": found.distance}
     counts = {k: [p.hits, p.count] for k, p in figures.items() if hasattr(p, "hits")}
     return {**flat(figures), "counts": counts}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -177,10 +177,18 @@ class Studio:
             out.labels[style] = target.other_objects().repeat(seeds)
         return out
 
-    def attack(self, target: Target, kind: str, seed: int, config: Any) -> Attacked:
+    def attack(
+        self,
+        target: Target,
+        kind: str,
+        seed: int,
+        config: Any,
+        at: Sequence[int] = ATTACK_STEPS,
+    ) -> Attacked:
         """What one attack gets, after all its steps and after fewer.
 
         Args:
+            at: the fewer steps.
             kind: ``"cce"``, or ``"context_N"`` with N vectors, or ``"context_N_free"`` unprojected.
         """
         from dark_miner.darkminer.model.sampling import decode_all, sample_each, seeded_noise
@@ -200,7 +208,7 @@ class Studio:
         learnt: dict[int, Tensor] = {}
 
         def watch(step: int, value: Tensor) -> None:
-            if step in ATTACK_STEPS or step == config.steps:
+            if step in at or step == config.steps:
                 learnt[step] = value.clone()
 
         with training_session(

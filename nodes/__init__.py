@@ -14,6 +14,7 @@ from .attack.verdict import AttackErasure
 from .checks import guard
 from .compare.ablation import ConceptAblation
 from .compare.esd import ErasedStableDiffusion
+from .compare.sld import SafeLatentDiffusion
 from .compare.slider import ConceptSlider
 from .compare.uce import UnifiedConceptEditing
 from .demo_models import DarkMinerDemoModels
@@ -65,6 +66,7 @@ NODES: list[type[io.ComfyNode]] = [
     UnifiedConceptEditing,
     ConceptAblation,
     ConceptSlider,
+    SafeLatentDiffusion,
     DarkMinerDemoModels,
 ]
 

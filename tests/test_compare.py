@@ -9,6 +9,7 @@ from dark_miner.darkminer.compare.as_lora import fitted
 from dark_miner.darkminer.compare.drawing import half_drawn, halves
 from dark_miner.darkminer.compare.esd import ESDConfig, esd
 from dark_miner.darkminer.compare.layers import adapters_on, layers_of_part
+from dark_miner.darkminer.compare.sld import PUBLISHED, SafeGuidance, SLDConfig
 from dark_miner.darkminer.compare.slider import Prompts, SliderConfig, slide
 from dark_miner.darkminer.compare.uce import UCEConfig, uce
 from dark_miner.darkminer.errors import DarkMinerError
@@ -225,3 +226,27 @@ def test_leco_and_slider_step_by_their_losses(kind):
     adapters = adapters_on(model, "all", toy.LORA, seed)
     slide(model, adapters, [prompts], empty, config, seed=seed)
     close(adapters.state(), up, down)
+
+
+def test_sld_is_its_equations_number_by_number():
+    config = SLDConfig(warmup=25, scale=2.0, threshold=0.1, momentum=0.5, beta=0.8)
+    guidance = SafeGuidance(config)
+    prompt, empty = torch.tensor([[1.0, 1.0, 1.0]]), torch.tensor([[0.0, 0.5, 0.0]])
+    concept = torch.tensor([[1.2, 3.0, 0.8]])  # near, far beyond, and below the prompt
+    first = torch.tensor([[0.4 * 1.2, 1.0 * 2.5, 0.0]])
+    assert not guidance.away(prompt, empty, concept, 0.0).any()  # warm-up, remembered all the same
+    momentum = 0.2 * first
+    assert torch.allclose(guidance.away(prompt, empty, concept, 0.5), first + 0.5 * momentum)
+    momentum = 0.8 * momentum + 0.2 * (first + 0.5 * momentum)
+    assert torch.allclose(guidance.away(prompt, empty, concept, 0.6), first + 0.5 * momentum)
+    guidance.begin()
+    assert torch.allclose(guidance.away(prompt, empty, concept, 0.7), first)
+    off = SafeGuidance(SLDConfig(scale=0.0, warmup=0))
+    assert not any(off.away(prompt, empty, concept, 0.5).any() for _ in range(3))
+
+
+def test_slds_settings_are_the_papers():
+    assert [(c.warmup, c.scale, c.threshold, c.momentum, c.beta) for c in PUBLISHED.values()] == [
+        (15, 200, 0, 0, 0), (10, 1000, 0.01, 0.3, 0.4), (7, 2000, 0.025, 0.5, 0.7),
+        (0, 5000, 1, 0.5, 0.7),
+    ]  # fmt: skip

@@ -31,6 +31,7 @@ NODES = (
     "MeasureFidelity",
     "ErasedStableDiffusion", "UnifiedConceptEditing",
     "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
+    "SafeLatentDiffusion",
 )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ OURS = (
     "MeasureFidelity",
     "ErasedStableDiffusion", "UnifiedConceptEditing",
     "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
+    "SafeLatentDiffusion",
 )  # fmt: skip
 
 
