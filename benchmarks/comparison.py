@@ -57,7 +57,7 @@ METHODS: dict[str, Method] = {
         "draw_steps": 20, "guidance": 3.0,
     }),
     "uce": Method("UCE", "UnifiedConceptEditing", {
-        "keep_prompts": "", "erase_scale": 1.0, "preserve_scale": 0.1, "lamb": 0.5, "rank": 64,
+        "preserve_prompts": "", "erase_scale": 1.0, "preserve_scale": 0.1, "lamb": 0.5, "rank": 64,
     }),
     "ca": Method("Concept Ablation", "ConceptAblation", {
         "steps": 300, "learning_rate": 1e-3, "rank": 16, "batch": 8, "prior": 0.0, "prompts": 64,

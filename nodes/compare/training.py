@@ -164,10 +164,10 @@ def anchor():
     )  # fmt: skip
 
 
-def keep_prompts():
+def preserve_prompts():
     """Prompts that are kept, a line each."""
     return io.String.Input(
-        "keep_prompts", default="", multiline=True,
+        "preserve_prompts", default="", multiline=True,
         tooltip="Prompts that must stay what they are, one a line; the empty prompt always is.",
     )  # fmt: skip
 

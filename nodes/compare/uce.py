@@ -33,7 +33,7 @@ class UnifiedConceptEditing(io.ComfyNode):
             inputs=[
                 *training.models(),
                 training.anchor(),
-                training.keep_prompts(),
+                training.preserve_prompts(),
                 training.real("erase_scale", 1.0, "Weight of the concept's tokens.", 1e4, 1e-6),
                 training.real("preserve_scale", 0.1, "Weight of the kept prompts' tokens.", 1e4),
                 training.real("lamb", 0.5, "Weight of the old weights themselves.", 1e4, 1e-6),
@@ -47,12 +47,12 @@ class UnifiedConceptEditing(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, pool, anchor_prompt, keep_prompts, erase_scale, preserve_scale, lamb,
+        cls, model, clip, pool, anchor_prompt, preserve_prompts, erase_scale, preserve_scale, lamb,
         rank,
     ):  # fmt: skip
         with named(NODE):
             config = UCEConfig(erase_scale, preserve_scale, lamb)
-            keep = training.lines(keep_prompts)
+            keep = training.lines(preserve_prompts)
             own = pool_template(pool)
             alone = {t: without_concept(t) for t in text_templates(own)}
             anchors = [anchor_prompt if t == own or not a else a for t, a in alone.items()]
@@ -67,7 +67,7 @@ class UnifiedConceptEditing(io.ComfyNode):
                     model, session, pool,
                     training.Made(
                         made.state, (), "UCE",
-                        training.settings_record(uce=config) | {"keep_prompts": keep, **told},
+                        training.settings_record(uce=config) | {"preserve_prompts": keep, **told},
                     ), 0, origin,
                 )  # fmt: skip
         log.info("%s: %s", NODE, made.words)

@@ -37,7 +37,7 @@ class _Away:
         plain, x, sigma = args["denoised"], args["input"], args["sigma"]
         if not self._config.scale:
             return plain
-        if args["uncond_denoised"] is None:
+        if args["uncond"] is None:
             raise DarkMinerError(
                 "SafeLatentDiffusion needs guidance, and cfg is 1 in the sampler: set cfg above 1."
             )
