@@ -29,7 +29,6 @@ NODES = (
     "DarkMinerSettings", "RedTeam", "LoadErasureLoRA", "SaveReportCard",
     "CompareErasure", "MeasureVerification", "ScaleConditioning",
     "MeasureFidelity",
-    "ErasedStableDiffusion", "UnifiedConceptEditing",
     "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
     "SafeLatentDiffusion",
 )  # fmt: skip

@@ -25,7 +25,6 @@ OURS = (
     "DarkMinerChase", "EraseConcepts", "AttackErasure", "DarkMinerSettings",
     "RedTeam", "LoadErasureLoRA", "SaveReportCard", "CompareErasure",
     "MeasureFidelity",
-    "ErasedStableDiffusion", "UnifiedConceptEditing",
     "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
     "SafeLatentDiffusion",
 )  # fmt: skip
