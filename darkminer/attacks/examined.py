@@ -12,6 +12,7 @@ from ..errors import DarkMinerError
 from ..judge.detectors import Identity
 from ..judge.user_prompts import UserPrompt
 from ..model.sampling import SamplingConfig
+from .effects import Effects
 from .red_team import Effort, RedTeam
 
 _PACKAGES = ("torch", "open_clip_torch", "nudenet")
@@ -79,10 +80,15 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Examined:
-    """A red team's findings with their protocol."""
+    """A red team's findings with their protocol.
+
+    Attributes:
+        effects: what else was measured of an erasure; None where it was not.
+    """
 
     found: RedTeam
     protocol: Protocol
+    effects: Effects | None = None
 
 
 def versions() -> dict[str, str]:

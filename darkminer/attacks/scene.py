@@ -18,6 +18,7 @@ from ..errors import DarkMinerError
 from ..judge.detectors import Detector
 from ..judge.user_prompts import UserPrompt
 from ..method.optim import LossTrace
+from ..model.adapter import Adapters
 from ..model.interface import DiffusionModel
 from ..model.sampling import decode_all, sample_each, seeded_noise
 from ..rng import generator
@@ -84,6 +85,7 @@ class Scene:
             attacks that take the steps of sampling themselves. None: no guidance.
         asked: how each prompt's own pictures are made, see
             :class:`~..judge.user_prompts.UserPrompt`; empty: as all others.
+        adapters: the erasure on the model, where that is a LoRA of its own.
         detector: judges pictures while an attack runs, which then may stop at success.
         report: told of every step.
     """
@@ -100,6 +102,7 @@ class Scene:
     negative: Tensor | None = None
     cfg: float = 1.0
     asked: tuple[UserPrompt, ...] = ()
+    adapters: Adapters | None = None
     detector: Detector | None = None
     report: Report = silent
 
@@ -177,6 +180,7 @@ _NEEDS = {
     "speech": "the text encoder: connect the CLIP that belongs to the model (of the CLIP kind)",
     "pairs": "prompts with the concept and without it",
     "detector": "a detector",
+    "adapters": "the erasure as a LoRA: connect it to lora",
 }
 
 One = Callable[[int, "Course"], Attempt]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..attacks.catalogue import ATTACKS
+from ..attacks.effects import Effects
 from ..attacks.examined import Examined
 from ..attacks.red_team import WORDS, RedTeam, Row
 from ..judge.evaluate import Proportion, difference
@@ -52,6 +53,11 @@ class Card:
     def title(self, name: str) -> str:
         """What an attack is called before a person."""
         return self.after.found.rows[name].title
+
+    @property
+    def effects(self) -> Effects | None:
+        """What else was measured of the erasure that is judged."""
+        return self.after.effects
 
     def rows(self, name: str) -> dict[str, Row]:
         """Column -> what an attack came to, where it was run."""
@@ -116,6 +122,21 @@ def sentences(card: Card) -> Iterator[str]:
                 f"The best attack through {way} is {card.title(name)}: {share(success)}, "
                 f"95 % interval {interval(success)}."
             )
+    if card.effects is not None:
+        yield from _of_effects(card.effects)
+
+
+def _of_effects(effects: Effects) -> Iterator[str]:
+    weak = effects.strengths[0]
+    yield (
+        f"With the LoRA at strength {weak.strength:g} the same words get {share(weak.ratio)}, at "
+        f"strength {effects.strengths[-1].strength:g} {share(effects.strengths[-1].ratio)}."
+    )
+    drift = effects.drift
+    yield (
+        f"{len(drift.prompts)} prompts that have nothing to do with it have drifted by "
+        f"{drift.value:.3f}, where 1 is as much as the model is wrong by itself."
+    )
 
 
 def share(p: Proportion) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..attacks.effects import Point
 from ..attacks.red_team import Row
 from ..judge.evaluate import Proportion
 from ..markup import Markup, tag
@@ -45,6 +46,19 @@ def by_step(rows: Mapping[str, Row]) -> Markup | None:
         if steps[-1] < last:  # it stopped at success, which stays one
             steps, values = [*steps, last], [*values, values[-1]]
         drawn.append(_curve([s / last for s in steps], values, f"line {column}"))
+    return _plot(drawn)
+
+
+def by_strength(points: Sequence[Point]) -> Markup:
+    """Share of pictures by strength of the LoRA, from 0 to the largest, with intervals."""
+    most = max(point.strength for point in points)
+    drawn = [*_frame("0", "1", f"strength {most:g}")]
+    for point in points:
+        x = _LEFT + point.strength / most * _PLOT_WIDTH
+        low, high = (6 + (1 - bound) * _PLOT_HEIGHT for bound in point.ratio.interval)
+        drawn.append(_line(x, low, x, high, "whisker"))
+    across = [point.strength / most for point in points]
+    drawn.append(_curve(across, [point.ratio.value for point in points], "line after"))
     return _plot(drawn)
 
 

@@ -50,6 +50,11 @@ def _of_this_run(card: Card) -> Iterator[str]:
             "The attacks took a tenth of their sources' steps or less: what they got is a lower "
             "bound."
         )
+    if card.effects is None:
+        yield (
+            "What the erasure does at less than its whole strength, and to prompts that have "
+            "nothing to do with it, was not measured: connect it to lora of Red Team."
+        )
     if len(protocol.prompts) < _MANY:
         yield (
             f"{len(protocol.prompts)} prompts were attacked: the intervals say how little so few "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.catalogue import ATTACKS
+from ..attacks.effects import Point
 from ..attacks.red_team import WORDS, Row
 from ..judge.user_prompts import UserPrompt
 from ..markup import Markup, joined, picture_source, tag
@@ -27,8 +28,8 @@ def as_page(card: Card) -> str:
         tag("meta", name="color-scheme", content="light"),
         tag("style", Markup(_STYLE.read_text(encoding="utf-8"))),
     )  # fmt: skip
-    body = tag("body", *_header(card), *_table(card), *_limits(card), *_attacks(card),
-               *_protocol(card))  # fmt: skip
+    body = tag("body", *_header(card), *_table(card), *_effects(card), *_limits(card),
+               *_attacks(card), *_protocol(card))  # fmt: skip
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
@@ -74,7 +75,7 @@ def _line(card: Card, name: str, excess: bool) -> Markup:
     return tag("tr", cells)
 
 
-def _score(row: Row) -> str:
+def _score(row: Row | Point) -> str:
     score = row.score
     return f"score {score.value:.2f}, {score.low:.2f} to {score.high:.2f}"
 
@@ -88,6 +89,33 @@ def _through(name: str) -> Markup:
     if name == WORDS:
         return tag("small", "no attack")
     return tag("small", "through latents" if ATTACKS[name].latent else "through text")
+
+
+def _effects(card: Card) -> Iterator[Markup]:
+    """The strength curve, and what other prompts are moved by."""
+    if card.effects is None:
+        return
+    points, drift = card.effects.strengths, card.effects.drift
+    yield tag("h2", "Strength and drift")
+    yield tag(
+        "p", "The prompts as they are, with the LoRA at less than its whole strength: who loads it "
+        "weaker gets this much of the concept.", class_="muted",
+    )  # fmt: skip
+    rows = [tag("tr", [tag("th", head) for head in ("strength", "share of pictures", AFTER)])]
+    rows += [
+        tag("tr", tag("td", f"{p.strength:g}", class_="name"), tag("td", charts.bars({AFTER:
+            p.ratio})), tag("td", share(p.ratio), tag("small", interval(p.ratio)),
+            tag("small", _score(p))))
+        for p in points
+    ]  # fmt: skip
+    yield tag("div", tag("div", tag("table", rows), class_="wide"), _figure(
+        charts.by_strength(points), "share of pictures by strength, with its 95 % interval"
+    ), class_="row")  # fmt: skip
+    yield tag(
+        "p", f"Drift of unrelated prompts: {drift.value:.4f}, the root of their squared shifts "
+        "over the squared errors of the model before the erasure; 0 is no shift.",
+    )  # fmt: skip
+    yield _folded(drift.prompts, "unrelated prompts")
 
 
 def _limits(card: Card) -> Iterator[Markup]:

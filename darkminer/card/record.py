@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from ..attacks.effects import Effects
 from ..attacks.examined import Protocol
 from ..attacks.red_team import Row
 from ..errors import writable
@@ -42,6 +43,7 @@ def record(card: Card) -> dict[str, Any]:
         "limits": list(limits(card)),
         "protocol": of_protocol(card.after.protocol),
         "models": models,
+        "effects": None if card.effects is None else of_effects(card.effects),
         "excess": {name: list(value) for name, value in excess.items() if value is not None},
     })  # fmt: skip
 
@@ -57,6 +59,17 @@ def of_protocol(protocol: Protocol) -> dict[str, Any]:
         "sampling": asdict(protocol.sampling),
         "detector": asdict(protocol.detector),
         "versions": dict(protocol.versions or {}),
+    }
+
+
+def of_effects(effects: Effects) -> dict[str, Any]:
+    """The strength curve and the drift."""
+    return {
+        "strengths": [
+            {"strength": p.strength, "success": of_share(p.ratio), "score": asdict(p.score)}
+            for p in effects.strengths
+        ],
+        "drift": {"value": effects.drift.value, "prompts": list(effects.drift.prompts)},
     }
 
 

@@ -238,6 +238,18 @@ class Adapters:
         finally:
             self._switch(before)
 
+    @contextmanager
+    def at(self, strength: float) -> Iterator[None]:
+        """What the adapters add, multiplied inside; bit for bit as before afterwards."""
+        before = {name: layer.scaling[_NAME] for name, layer in self._layers.items()}
+        try:
+            for name, layer in self._layers.items():
+                layer.scaling[_NAME] = before[name] * strength
+            yield
+        finally:
+            for name, layer in self._layers.items():
+                layer.scaling[_NAME] = before[name]
+
     def state(self) -> AdapterState:
         """A copy of all weights, float32 on the CPU."""
         pairs = {name: self._pair(name) for name in self._layers}

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ...darkminer.attacks.red_team import Row
+from ...darkminer.attacks.effects import Effects
 from ...darkminer.card.card import ABOUT, AFTER, BEFORE, CONTROL, Card, interval, sentences, share
 from ...darkminer.card.card import some as shown_of
 from ...darkminer.card.limits import limits
+from ...darkminer.judge.evaluate import Proportion
 from ..erase.page import (
     BAD,
     FAINT,
@@ -37,6 +38,8 @@ def card_picture(card: Card) -> Tensor:
     """``[1, H, W, 3]`` in 0..1."""
     blocks = [_header(card), _key(card)]
     blocks += [_row(card, name) for name in card.names()]
+    if card.effects is not None:
+        blocks.append(_strengths(card.effects))
     if card.pictures:
         blocks += [_shots(card, name) for name in card.names()]
     blocks += [_limits(card), _foot(card)]
@@ -87,13 +90,36 @@ def _row(card: Card, name: str) -> Block:
         for i, line in enumerate(title):
             page.text(MARGIN, top + 7 + _LINE * i, line, 14, INK, strong=True)
         for i, (column, row) in enumerate(rows.items()):
-            _bar(page, top + 7 + _LINE * i, column, row)
+            _bar(page, top + 7 + _LINE * i, column, row.success)
 
     return Block(height, draw)
 
 
-def _bar(page: Page, top: float, column: str, row: Row) -> None:
-    left, p = MARGIN + _NAME, row.success
+def _strengths(effects: Effects) -> Block:
+    """The prompts as they are at each strength of the LoRA, and the drift of others."""
+    title = wrapped("Strength of the LoRA", 14, _NAME - 44, 3)
+    drift = effects.drift
+    said = (
+        f"Drift of {len(drift.prompts)} unrelated prompts: {drift.value:.3f} "
+        "(1: as much as the model is wrong by itself)"
+    )
+    rows = max(len(effects.strengths), len(title))
+
+    def draw(page: Page, top: float) -> None:
+        page.line([(MARGIN, top), (WIDTH - MARGIN, top)], RULE)
+        for i, line in enumerate(title):
+            page.text(MARGIN, top + 7 + _LINE * i, line, 14, INK, strong=True)
+        for i, point in enumerate(effects.strengths):
+            y = top + 7 + _LINE * i
+            page.text(MARGIN + _NAME - 12, y, f"{point.strength:g}", 13, MUTED, anchor="ra")
+            _bar(page, y, AFTER, point.ratio)
+        page.text(MARGIN + _NAME, top + 11 + _LINE * rows, said, 13, INK)
+
+    return Block(_LINE * (rows + 1) + 20, draw)
+
+
+def _bar(page: Page, top: float, column: str, p: Proportion) -> None:
+    left = MARGIN + _NAME
     low, high = (left + _BAR * v for v in p.interval)
     page.box(left, top + 3, left + _BAR, top + 14, TINTS[NEITHER])
     if p.hits:

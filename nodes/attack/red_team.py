@@ -20,6 +20,7 @@ from ...darkminer.attacks.scene import Attempt
 from ...darkminer.judge.user_prompts import UserPrompt
 from ...darkminer.method.words import split_words
 from ...darkminer.progress.attack_plans import red_team_plan
+from ...darkminer.progress.pace import seconds_per_row
 from ...darkminer.rng import generator
 from ...darkminer.types import EmbeddingPool, ImagePool, MinedEmbedding, RoundRecord
 from .. import inputs, sockets
@@ -32,11 +33,11 @@ from ..fields import named
 from ..host.folders import file_stamp
 from ..host.predict import has_frames
 from ..host.run import Progress
-from ..host.session import training_session
+from ..host.session import context_of, training_session
 from ..watched import WatchesEncoder
 from . import detectors
 from .asked import NONE, asked_inputs, asked_prompts, check_guidance
-from .scene import Given, scene_of, text_prompts
+from .scene import Given, effects_of, scene_of, text_prompts
 
 NODE = "RedTeam"
 _AT_FIRST = ("p4d-k", "udatk", "ringabell", "recall")
@@ -113,6 +114,12 @@ class RedTeam(WatchesEncoder):
                 clip_weights,
                 *asked_inputs(),
                 *switches(_LATER),
+                io.Boolean.Input(
+                    "effects", default=True, optional=True,
+                    tooltip="Where lora is connected: also what comes back at a quarter, half and "
+                    "three quarters of its strength, and how far prompts without the concept "
+                    "drift; both stand on the report card.",
+                ),
             ],
             outputs=outputs(),
         )  # fmt: skip
@@ -127,7 +134,7 @@ class RedTeam(WatchesEncoder):
         cls, model, clip, vae, pool, anchor, seed, sampling_steps, cfg, sampler_name, scheduler,
         batch_size, detector, effort, count, prompts="", exclude_words="", original=None, lora=None,
         negative=None, open_clip_model="ViT-L-14", open_clip_weights="openai", prompt_list=NONE,
-        prompt_file="", pictures_each=1, **switched,
+        prompt_file="", pictures_each=1, effects=True, **switched,
     ):  # fmt: skip
         with named(NODE):
             started = time.monotonic()
@@ -142,17 +149,20 @@ class RedTeam(WatchesEncoder):
             detect = detectors.detector(
                 detector, pool.concept, vae, open_clip_model, open_clip_weights
             )
+            besides = len(given.unrelated) if effects and lora is not None else 0
             progress = Progress(
-                NODE, red_team_plan(settings, len(given.prompts), sampling, pictures_each)
+                NODE, red_team_plan(settings, len(given.prompts), sampling, pictures_each, besides)
             )
             shared = {"anchor": anchor, "negative": negative, "sampling": sampling, "vae": vae,
                       "latent_size": pool.latent_size}  # fmt: skip
             with sessions(model, original, pool, shared) as (session, before):
+                progress.expect(seconds_per_row(session, context_of(anchor, NODE, "anchor")))
                 scene = scene_of(
                     model, session, clip, given, detector=detect, report=progress,
                     negative=negative, cfg=cfg, lora=lora, original=before,
                 )  # fmt: skip
                 found = red_team(scene, settings, pictures_each)
+                more = effects_of(scene, clip, given) if besides else None
             protocol = Protocol(
                 pool.concept, given.asked_so, seed, effort, settings, sampling, detect.identity,
                 session.fingerprint, name_of(lora), versions(), time.monotonic() - started,
@@ -164,7 +174,7 @@ class RedTeam(WatchesEncoder):
         return io.NodeOutput(
             found.worst, torch.cat([row.pictures for row in found.rows.values()]),
             conditioning_of(found, anchor, frames=has_frames(model)), found.texts(), table,
-            losses_of(found), Examined(found, protocol), embeddings_of(found, pool.concept),
+            losses_of(found), Examined(found, protocol, more), embeddings_of(found, pool.concept),
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...darkminer.attacks.effects import Effects, effects
 from ...darkminer.attacks.scene import Scene, without
 from ...darkminer.judge.detectors import Detector
 from ...darkminer.judge.user_prompts import UserPrompt
@@ -51,11 +52,22 @@ class Given:
         """Every prompt, those without seed and guidance as such."""
         return self.asked or tuple(UserPrompt(prompt) for prompt in self.prompts)
 
+    @property
+    def unrelated(self) -> tuple[str, ...]:
+        """Prompts without the concept, each once."""
+        return tuple(dict.fromkeys(plain for _, plain in self.pairs))
+
 
 def text_prompts(concept: str, template: str, words: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Prompts with the concept, and each without it: the template alone and with every word."""
     plain = concept_prompt(concept, template), without_concept(template)
     return (plain, *subject_prompts(concept, template, words))
+
+
+def effects_of(scene: Scene, clip: Any, given: Given) -> Effects:
+    """What the erasure on a scene does besides."""
+    said = contexts(clip, given.unrelated)
+    return effects(scene, list(zip(given.unrelated, said, strict=True)))
 
 
 def scene_of(
@@ -81,7 +93,7 @@ def scene_of(
         DarkMinerError: if the LoRA does not fit the MODEL.
     """
     speech = ClipSpeech(TextEncoder(clip), given.exclude) if speaks(clip) else None
-    before = None
+    before = adapters = None
     if lora is not None:
         state = state_of(lora, model)
         config = as_continued(LoraConfig(), state, model)
@@ -92,4 +104,5 @@ def scene_of(
         model=session, original=original or before, speech=speech, latents=given.latents,
         pairs=given.pairs, negative=None if negative is None else negative[0][0].float(), cfg=cfg,
         detector=detector, report=report, asked=given.asked, concept=given.concept,
+        adapters=adapters,
     )  # fmt: skip

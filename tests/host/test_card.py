@@ -86,3 +86,23 @@ def test_what_does_not_belong_together_is_one_sentence(nodes, output):
     with pytest.raises(error, match="^SaveReportCard: filename_prefix '../out' has a part"):
         save(nodes, filename_prefix="../out")
     assert not list(output.rglob("*.html"))
+
+
+def test_the_picture_has_a_row_for_each_strength(nodes, output):
+    """Bars of four strengths and a line on drift; nothing of it where none was measured."""
+    effects, judge = pack("darkminer.attacks.effects"), pack("darkminer.judge.evaluate")
+
+    def with_hits(*hits):
+        points = tuple(
+            effects.Point(s, judge.Mean(0.5, 0.2, 0.8), judge.Proportion(h, 4))
+            for s, h in zip(effects.STRENGTHS, hits, strict=True)
+        )
+        return replace(examined(), effects=effects.Effects(points, effects.Drift(0.03, ("a", "b"))))
+
+    plain = save(nodes).args[1]
+    one, other = (save(nodes, after=with_hits(*hits)).args[1] for hits in ((4, 3, 2, 1), (0,) * 4))
+    assert one.shape == other.shape and one.shape[1] > plain.shape[1] and one.shape[2] == 1600
+    blue = torch.tensor([0x6F, 0x9B, 0xD8]) / 255
+    bars = [int(torch.isclose(p, blue, atol=1e-3).all(-1).sum()) for p in (other, one)]
+    unit = (bars[1] - bars[0]) / (4 + 3 + 2 + 1)
+    assert unit > 1000 and bars[0] < bars[1]

@@ -74,6 +74,13 @@ def test_what_an_attack_found_is_erased_in_another_round(nodes, world):
     assert first.entries
     _, lora, known, _ = nodes["CircumventLoRA"].execute(**given, embeddings=first).args
     attacked = by_node(nodes, world, lora=lora)
+    effects = attacked[6].effects
+    assert [p.ratio.count for p in effects.strengths] == [2] * 4
+    words = attacked[6].found.rows["words"]
+    assert effects.strengths[-1].ratio == words.success and effects.drift.value > 0
+    assert len(effects.drift.prompts) == 17
+    assert not any("ink" in prompt.split() for prompt in effects.drift.prompts)
+    assert by_node(nodes, world, lora=lora, effects=False)[6].effects is None
     _, more, _, loss = (
         nodes["CircumventLoRA"].execute(**given, embeddings=attacked[7], lora=lora).args
     )
