@@ -6,12 +6,15 @@
     python -m benchmarks.red_team --style ink --lora FILE --gamma      the preprint's figure 3
     python -m benchmarks.red_team --style ink --lora FILE --card FOLDER --short
     python -m benchmarks.red_team --style ink --lora FILE --card FOLDER --paper [--control UNET]
+    python -m benchmarks.red_team --checkpoint FILE --concept "van gogh" --lora FILE
+        --card FOLDER --detector style --short    your own: see benchmarks/checkpoint.py
 
 With ``--card`` the model before its erasure is attacked as well, and a UNet that never saw the
 target where there is one (``benchmarks.never_saw`` trains it); FOLDER gets the report card as a
 page, a picture and a JSON file. ``--short`` takes a tenth of the steps and eight prompts, minutes;
 ``--paper`` the sources' steps, a hundred prompts and ten pictures of each as it is, as in the
-preprint's section 4.1, hours.
+preprint's section 4.1, hours. With a LoRA the card also has its strength curve and the drift of
+prompts that do not name the target.
 
 Without a LoRA the model that was never erased is attacked: an attack that does not win there says
 nothing of an erasure. The attacks are those of the node Red Team, guided by the seven-way judge;
@@ -23,12 +26,13 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .checkpoint import add_card_options, add_checkpoint_options, card_of_checkpoint, check_card
 from .hosted import load_pack
 from .targets import Target, add_target_options, chosen_target
 
@@ -54,13 +58,14 @@ class Asked:
 
 @contextmanager
 def scene_on(
-    target: Target, lora: Path | None, asked: Asked, unet: Path | None = None, plan: Any = None
-) -> Iterator[tuple[Any, Any]]:
-    """A scene on a gallery model, and what its attackers know.
+    target: Target, lora: Path | None, asked: Asked, unet: Path | None = None,
+    planned: Callable[[Any], Any] = lambda _: None,
+) -> Iterator[tuple[Any, Any, Any]]:  # fmt: skip
+    """A scene on a gallery model, what its attackers know, and its CLIP.
 
     Args:
         unet: another UNet than the shipped one.
-        plan: of what is reported.
+        planned: what attackers know -> the plan of what is reported.
     """
     from dark_miner.demo.detector import GalleryDetector
     from dark_miner.demo.gallery import SIZE
@@ -87,9 +92,9 @@ def scene_on(
         yield scene_of(
             model, session, clip, given, lora=load_file(lora) if lora else None,
             negative=conditioning(clip, NEGATIVE), cfg=sampling.cfg,
-            detector=GalleryDetector(target.name), report=log_stages(plan),
+            detector=GalleryDetector(target.name), report=log_stages(planned(given)),
             original=None if lora else session,
-        ), given  # fmt: skip
+        ), given, clip  # fmt: skip
 
 
 def attack(
@@ -101,21 +106,27 @@ def attack(
     from dark_miner.darkminer.attacks.red_team import red_team, settings_of
     from dark_miner.darkminer.progress.attack_plans import red_team_plan
     from dark_miner.nodes.attack.red_team import name_of
+    from dark_miner.nodes.attack.scene import effects_of
     from safetensors.torch import load_file
 
     from .erasure import gallery_sampling
 
     started, sampling, settings = time.monotonic(), gallery_sampling(), settings_of(names, effort)
-    plan = red_team_plan(settings, asked.prompts, sampling, asked.each)
-    with scene_on(target, lora, asked, unet, plan) as (scene, given):
+
+    def planned(given: Any) -> Any:
+        unrelated = len(given.unrelated) if lora else 0
+        return red_team_plan(settings, asked.prompts, sampling, asked.each, unrelated)
+
+    with scene_on(target, lora, asked, unet, planned) as (scene, given, clip):
         found = red_team(scene, settings, asked.each)
+        more = effects_of(scene, clip, given) if lora else None
         protocol = Protocol(
             target.name, given.asked_so, asked.seed, effort, settings, sampling,
             scene.detector.identity, scene.model.fingerprint,
             name_of(load_file(lora) if lora else None), versions(), time.monotonic() - started,
             asked.each,
         )  # fmt: skip
-    return Examined(found, protocol)
+    return Examined(found, protocol, more)
 
 
 def print_gammas(target: Target, lora: Path | None, asked: Asked) -> None:
@@ -124,7 +135,7 @@ def print_gammas(target: Target, lora: Path | None, asked: Asked) -> None:
 
     models = [("before", None)] + ([("after", lora)] if lora else [])
     for name, file in models:
-        with scene_on(target, file, asked) as (scene, _):
+        with scene_on(target, file, asked) as (scene, _, _):
             for point in gamma_curve(scene):
                 score, ratio = point.score, point.ratio
                 told = f"{score.value:.3f} [{score.low:.2f}, {score.high:.2f}]"
@@ -155,6 +166,16 @@ def save_card(folder: Path, after: Any, before: Any, control: Any) -> Path:
     return page
 
 
+def of_checkpoint(args: argparse.Namespace, names: list[str], effort: str) -> Path:
+    """The report card of a checkpoint; what is wrong with it in one sentence."""
+    from dark_miner.darkminer.errors import DarkMinerError
+
+    try:
+        return card_of_checkpoint(args, names, effort)
+    except DarkMinerError as error:
+        raise SystemExit(str(error)) from error
+
+
 def save_pictures(found: Any, file: Path) -> None:
     """A row an attack, a column a prompt."""
     import torch
@@ -182,6 +203,8 @@ def parsed() -> tuple[argparse.Namespace, Target]:
     parser.add_argument("--card", type=Path, help="folder of the report card")
     parser.add_argument("--gamma", action="store_true", help="no attacks: the curve over gamma")
     parser.add_argument("--control", type=Path, help="a UNet that never saw the target")
+    add_checkpoint_options(parser)
+    add_card_options(parser)
     args = parser.parse_args()
     for name in ("lora", "control"):
         file = getattr(args, name)
@@ -189,6 +212,8 @@ def parsed() -> tuple[argparse.Namespace, Target]:
             parser.error(f"--{name} {file} is no file")
     if args.control and not args.card:
         parser.error("--control stands on a report card: name its folder by --card")
+    if args.checkpoint:
+        check_card(parser, args)
     args.prompts = args.prompts or (MANY if args.paper else FEW)
     args.each = args.each or (EACH if args.paper else 1)
     return args, chosen_target(parser, args)
@@ -203,6 +228,9 @@ def main() -> None:
     names = [name.strip() for name in args.attacks.split(",") if name.strip()] or list(ATTACKS)
     effort = "full" if args.full or args.paper else "short"
 
+    if args.checkpoint:
+        print(of_checkpoint(args, names, effort))
+        return
     asked = Asked(args.prompts, args.each, args.seed, args.unnamed)
     if args.gamma:
         print_gammas(target, args.lora, asked)

@@ -14,13 +14,13 @@ from dark_miner.benchmarks.hosted import ROOT, load_pack, script
 
 
 def pytest_collection_modifyitems(config, items):
-    """Of the ways to run a template leave out those that do not run by default."""
-    if "templates" in config.option.markexpr:
-        return
+    """Leave out what runs by its mark only: most ways to run a template, and long commands."""
+    asked = config.option.markexpr
     kept, left_out = [], []
     for item in items:
-        mark = item.get_closest_marker("templates")
-        (kept if mark is None or mark.kwargs["by_default"] else left_out).append(item)
+        mark, long = item.get_closest_marker("templates"), item.get_closest_marker("checkpoint")
+        way = mark is None or mark.kwargs["by_default"] or "templates" in asked
+        (kept if way and (long is None or "checkpoint" in asked) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
