@@ -222,7 +222,8 @@ class StepReport:
 
     Attributes:
         stage: ``"pool"``, ``"contexts"``, ``"bank"``, ``"keep"``, ``"mine"``, ``"verify"``,
-            ``"circumvent"``, ``"chase"``, ``"repair"``, ``"attack"`` or one attack's name.
+            ``"circumvent"``, ``"chase"``, ``"repair"``, ``"report"``, ``"attack"`` or the name of
+            one attack.
         round: number of the round.
         step: finished steps within the stage, or within its part.
         steps: steps that will be taken; 0: nothing is done now, a run that goes on tells of a

@@ -17,6 +17,8 @@ from ..method.guard import GuardConfig
 from ..method.mine import MineConfig
 from ..method.repair import RepairConfig
 from ..method.retain import RetainConfig
+from ..method.shown import EACH
+from ..method.shown import STAGE as SHOWN
 from ..method.verify import CALIBRATION_PICTURES, VerifyConfig, reference_pictures
 from ..model.sampling import SamplingConfig
 from ..types import StepReport
@@ -227,6 +229,12 @@ def guard_plan(config: GuardConfig, round_: int, run: Expected, *, where: str = 
         return []
     rows = min(config.prompts, run.keep + run.bank or 1) * config.draws
     return [Part("guard", round_, "", _joined(where, "drift"), rows, "answer")]
+
+
+def shown_part(prompts: int, sampling: SamplingConfig) -> Part:
+    """The report's pictures before and after, at a run's end."""
+    cost = 2 * EACH * prompts * Expected(sampling).picture
+    return Part(SHOWN, 0, "", "pictures before and after", cost, "picture")
 
 
 def erasure_plan(

@@ -34,7 +34,7 @@ def as_page(
         *(tag("style", Markup(path.read_text(encoding="utf-8"))) for path in _STYLES),
     )  # fmt: skip
     body = tag(
-        "body", *_header(concept, about, told), *_rounds(told), *_curves(told),
+        "body", *_header(concept, about, told), *_shown(told), *_rounds(told), *_curves(told),
         *_pictures(told, picture), *_use(file, metadata, about), *_kept(about, told),
         *_settings(about),
     )  # fmt: skip
@@ -61,6 +61,24 @@ def _header(concept: str, about: Mapping[str, Any], told: Told | None) -> Iterat
     yield tag("p", f"{rounds}{took}", class_="muted")
     if told.figures["notes"]:
         yield tag("ul", [tag("li", note) for note in told.figures["notes"]])
+
+
+def _shown(told: Told | None) -> Iterator[Markup]:
+    """The concept's prompt and the anchor, before and after."""
+    if told is None or not told.shown:
+        return
+    yield tag("h2", "Before and after")
+    yield tag(
+        "p", "From the same noise: the model before the erasure (left), and with it (right).",
+        class_="muted",
+    )  # fmt: skip
+    for prompt, pairs in told.shown:
+        drawn = [
+            tag("div", _image(before, f"before: {prompt}"), _image(after, f"after: {prompt}"),
+                class_="pair")
+            for before, after in pairs
+        ]  # fmt: skip
+        yield tag("div", tag("div", tag("h3", prompt), class_="about"), drawn, class_="row look")
 
 
 def _rounds(told: Told | None) -> Iterator[Markup]:

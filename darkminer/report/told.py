@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import writable
 from ..markup import picture_source
 from ..method.erasure import LAST_LOOK, Erasure
+from ..method.shown import Shown
 from ..runs import report
 from ..types import ImagePool, Verdict
 
@@ -52,6 +53,7 @@ class Told:
         losses: name of the stage and round -> loss of each step.
         looks: verifications of this run, in their order.
         concept: addresses of a few of the pool's pictures.
+        shown: prompts before and after, each with pairs of addresses from the same noise.
     """
 
     verdict: str
@@ -59,10 +61,15 @@ class Told:
     losses: dict[str, list[float]]
     looks: tuple[Look, ...]
     concept: tuple[str, ...]
+    shown: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
 
 
-def told_of(erasure: Erasure, pool: ImagePool) -> Told:
-    """What a run that is over, or out of time, leaves."""
+def told_of(erasure: Erasure, pool: ImagePool, shown: Sequence[Shown] = ()) -> Told:
+    """What a run that is over, or out of time, leaves.
+
+    Args:
+        shown: pictures before and after, where they were drawn.
+    """
     first = erasure.embeddings.round - len(erasure.verdicts) + 1
     named = [(f"round {i}", v) for i, v in enumerate(erasure.verdicts, start=first)]
     named += [(LAST_LOOK, erasure.last)] if erasure.last is not None else []
@@ -74,7 +81,13 @@ def told_of(erasure: Erasure, pool: ImagePool) -> Told:
     return Told(
         erasure.outcome.verdict, report(erasure), dict(erasure.losses), looks,
         tuple(picture_source(image) for image in pool.first(_POOL)),
+        tuple((one.prompt, _pairs(one)) for one in shown),
     )  # fmt: skip
+
+
+def _pairs(shown: Shown) -> tuple[tuple[str, str], ...]:
+    both = zip(shown.before, shown.after, strict=True)
+    return tuple((picture_source(before), picture_source(after)) for before, after in both)
 
 
 def _look(name: str, verdict: Verdict, pairs: int) -> Look:

@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 
 from ...darkminer.config import EraseConfig
-from ...darkminer.errors import DarkMinerError
+from ...darkminer.errors import DarkMinerError, NotFiniteError
 from ...darkminer.files.lora_file import LoraDict, to_state_dict
 from ...darkminer.files.lora_metadata import Origin, metadata
 from ...darkminer.files.lora_outcome import with_outcome
 from ...darkminer.method.bank import BankConfig, build_bank, vocabulary_prompts
 from ...darkminer.method.erasure import Erasure
-from ...darkminer.method.image_pool import check_pool
+from ...darkminer.method.image_pool import check_pool, concept_prompt
 from ...darkminer.method.loop import erase
+from ...darkminer.method.shown import Shown, before_and_after
 from ...darkminer.method.text_start import (
     concept_prompts,
     subject_prompts,
@@ -34,7 +35,7 @@ from ...darkminer.model.adapter import AdapterState
 from ...darkminer.model.interface import DiffusionModel, ImageEncoder, TextSpace
 from ...darkminer.model.sampling import SamplingConfig
 from ...darkminer.progress.pace import seconds_per_row
-from ...darkminer.progress.plan import Plan, erasure_plan
+from ...darkminer.progress.plan import Plan, erasure_plan, shown_part
 from ...darkminer.report.told import told_of
 from ...darkminer.rng import generator
 from ...darkminer.room import run_bytes
@@ -219,7 +220,9 @@ def run_erasure(
                 reference=_reference(clip, run), state=state, report=report, on_round=on_round,
                 text=text_space(clip, pool, exclude) if tokens else None, keeping=keeper.keeping(),
             )  # fmt: skip
-            return done, _with_outcome(done, keeper.ended(done), pool)
+            lora = keeper.ended(done)
+        shown = _shown(session, clip, pool, done, run, anchor, seed, report)
+    return done, _with_outcome(done, lora, pool, shown)
 
 
 def _tokens(config: EraseConfig) -> int:
@@ -244,12 +247,38 @@ def _reference(clip: Any, config: EraseConfig) -> Tensor | None:
     return context_of(conditioning(clip, config.reference_prompt), "DarkMinerLoop", "reference")
 
 
-def _with_outcome(done: Erasure, lora: LoraDict, pool: ImagePool) -> LoraDict:
+def _shown(
+    session: DiffusionModel, clip: Any, pool: ImagePool, done: Erasure, config: EraseConfig,
+    anchor: str, seed: int, report: Report,
+) -> tuple[Shown, ...]:  # fmt: skip
+    """What the concept's prompt and the anchor show before and after, for the report.
+
+    None of a run that changed nothing or whose time is up; pictures that fail cost no run its end.
+    """
+    if done.outcome.empty or done.timed_out:
+        return ()
+    prompts = shown_prompts(pool, anchor)
+    said = list(zip(prompts, contexts(clip, prompts), strict=True))
+    try:
+        return before_and_after(session, done.adapters, config.lora, said, seed=seed, report=report)
+    except NotFiniteError as error:
+        log.warning("The report has no pictures before and after: %s", error)
+        return ()
+
+
+def shown_prompts(pool: ImagePool, anchor: str) -> list[str]:
+    """Prompts of the report's pictures: the pool's own, and the anchor."""
+    return [pool.prompt or concept_prompt(pool.concept, pool_template(pool)), anchor]
+
+
+def _with_outcome(
+    done: Erasure, lora: LoraDict, pool: ImagePool, shown: Sequence[Shown]
+) -> LoraDict:
     """The LoRA with what has come of it, which the log says as well, and what a report shows."""
     outcome = done.outcome
     log.info("%s", outcome.words)
     made = with_outcome(lora, done.embeddings, empty=outcome.empty, words=outcome.words)
-    made.told = told_of(done, pool)
+    made.told = told_of(done, pool, shown)
     return made
 
 
@@ -262,10 +291,12 @@ def run_plan(
 ) -> Plan:
     """What :func:`run_erasure` will do."""
     found = embeddings if embeddings is not None else EmbeddingPool()
-    return erasure_plan(
+    plan = erasure_plan(
         config if opening else without_opening(config), sampling, done=found.round,
         new=sum(e.latents is None for e in found.entries), keep=len(keep),
     )  # fmt: skip
+    # Where rounds have no end nobody knows when these come.
+    return plan if plan.further else replace(plan, parts=(*plan.parts, shown_part(2, sampling)))
 
 
 def lora_of(

@@ -19,6 +19,7 @@ from ..host.lora import apply_lora, state_of
 from ..host.run import Progress
 from ..watched import WatchesEncoder
 from .continuing import OPENINGS, check_continued, continuing_inputs, opens
+from .curves import curves_picture, loss_map
 from .erasing import run_erasure, run_plan
 from .kept import Kept, kept_inputs
 from .origin import encoder_record
@@ -71,6 +72,14 @@ class DarkMinerLoop(WatchesEncoder):
                 io.String.Output(
                     display_name="summary", tooltip="What has come of it, in words."
                 ),
+                sockets.LossMap.Output(
+                    display_name="losses",
+                    tooltip="Loss of each step, by stage and round; loss joins those that trained "
+                    "the LoRA, for Plot Loss Graph.",
+                ),
+                io.Image.Output(
+                    display_name="curves", tooltip="The same as a picture, a curve for each stage."
+                ),
             ],
         )  # fmt: skip
 
@@ -113,7 +122,8 @@ class DarkMinerLoop(WatchesEncoder):
         return io.NodeOutput(
             model if done.outcome.empty else apply_lora(model, trained), trained,
             done.embeddings, report_picture(done), done.embeddings.round, done.score,
-            done.outcome.words, ui={"text": [done.outcome.words]},
+            done.outcome.words, loss_map(done.losses),
+            curves_picture(done.losses, done.outcome.concept), ui={"text": [done.outcome.words]},
         )  # fmt: skip
 
 

@@ -142,3 +142,21 @@ def test_a_page_without_any_font_costs_the_words_and_not_the_run(tools, monkeypa
     assert picture(tools, [(0.4,)], (0.1,)).shape[1] == WIDTH
     assert "Pillow 10.1" in caplog.text
     tools.page._has.cache_clear()
+
+
+def test_losses_are_a_map_that_the_hosts_graph_plots_and_a_picture(hosted):
+    curves = importlib.import_module("dark_miner.nodes.erase.curves")
+    losses = {
+        "circumvent 0": [4.0, 2.0], "chase 0": [3.0, 1.0, 0.5], "mine 1": [9.0],
+        "mine 1 tokens": [8.0, 7.0], "circumvent 1": [0.25],
+    }  # fmt: skip
+    found = curves.loss_map(losses)
+    assert [float(v) for v in found["loss"]] == [4.0, 2.0, 3.0, 1.0, 0.5, 0.25]
+    assert {name: [float(v) for v in found[name]] for name in losses} == losses
+    page = curves.curves_picture(losses, "ink")
+    assert page.shape[0] == 1 and page.shape[2] == WIDTH and float(page.max()) == 1
+    more = {**losses, "mine 2": [5.0, 4.0], "mine 3": [float(i) for i in range(9999)]}
+    taller = curves.curves_picture(more, "x" * 500)
+    assert taller.shape[1] - page.shape[1] == 2 * curves._HEIGHT
+    assert curves.curves_picture({}, "").shape[2] == WIDTH
+    assert curves.thinned([1.0] * 10_000) == [1.0] * 239
