@@ -66,6 +66,10 @@ METHODS: dict[str, Method] = {
         "loss": "leco", "layers": "both", "scale": 1.0, "steps": 300, "learning_rate": 1e-3,
         "rank": 16, "draw_steps": 20, "guidance": 3.0, "prompts": 16,
     }),
+    "salun": Method("SalUn", "SaliencyUnlearning", {
+        "steps": 200, "learning_rate": 2e-4, "rank": 64, "batch": 4, "share": 0.5, "beta": 1.0,
+        "prompts": 64,
+    }),
     **{f"sld-{s}": Method(f"SLD, {s}", "SafeLatentDiffusion", {"setting": s, "strength": 1.0})
        for s in ("medium", "strong", "max")},
     "fast": Method("this pack, `fast`", preset="fast"),

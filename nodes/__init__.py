@@ -14,6 +14,7 @@ from .attack.verdict import AttackErasure
 from .checks import guard
 from .compare.ablation import ConceptAblation
 from .compare.esd import ErasedStableDiffusion
+from .compare.salun import SaliencyUnlearning
 from .compare.sld import SafeLatentDiffusion
 from .compare.slider import ConceptSlider
 from .compare.uce import UnifiedConceptEditing
@@ -67,6 +68,7 @@ NODES: list[type[io.ComfyNode]] = [
     ConceptAblation,
     ConceptSlider,
     SafeLatentDiffusion,
+    SaliencyUnlearning,
     DarkMinerDemoModels,
 ]
 

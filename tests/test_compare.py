@@ -9,11 +9,14 @@ from dark_miner.darkminer.compare.as_lora import fitted
 from dark_miner.darkminer.compare.drawing import half_drawn, halves
 from dark_miner.darkminer.compare.esd import ESDConfig, esd
 from dark_miner.darkminer.compare.layers import adapters_on, layers_of_part
+from dark_miner.darkminer.compare.salun import SalUnConfig, saliency, salun
 from dark_miner.darkminer.compare.sld import PUBLISHED, SafeGuidance, SLDConfig
 from dark_miner.darkminer.compare.slider import Prompts, SliderConfig, slide
 from dark_miner.darkminer.compare.uce import UCEConfig, uce
+from dark_miner.darkminer.compare.weights import opened
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.engine import noised
+from dark_miner.darkminer.model.adapter import frozen_digest
 from dark_miner.darkminer.rng import generator
 from torch.func import functional_call
 
@@ -250,3 +253,62 @@ def test_slds_settings_are_the_papers():
         (15, 200, 0, 0, 0), (10, 1000, 0.01, 0.3, 0.4), (7, 2000, 0.025, 0.5, 0.7),
         (0, 5000, 1, 0.5, 0.7),
     ]  # fmt: skip
+
+
+def test_salun_moves_the_salient_half_by_equation_6_and_gives_the_weights_back():
+    model, seed = toy.model(), 6
+    gen = torch.Generator().manual_seed(1)
+    pictures, latents = torch.randn(2, 3, toy.CHANNELS, 2, 2, generator=gen)
+    concept, other = toy.context(0)[0], toy.context(1)[0]
+    stay = [toy.context(10 + i)[0] for i in range(3)]
+    config = SalUnConfig(**plainly(batch=2, beta=0.5, share=0.25, looks=3))
+    before = frozen_digest(model.network)
+    changes, _ = salun(model, pictures, concept, other, stay, latents, config, seed=seed)
+    assert frozen_digest(model.network) == before
+    assert not any(p.requires_grad for p in model.network.parameters())
+
+    gen, names = generator(seed, 0, "compare.salun"), layers_of_part(model, "all")
+    with opened(model, names) as weights:  # draws what the method draws
+        masks = saliency(model, weights, pictures, concept, config, gen)
+    entries = sum(m.numel() for m in masks.values())
+    assert sum(int(m.sum()) for m in masks.values()) == round(0.25 * entries)
+    x = noised(model, pictures[torch.randint(3, (2,), generator=gen)], gen)
+    which = torch.randint(3, (2,), generator=gen)
+    y = noised(model, latents[which], gen)
+    kept = torch.stack([stay[int(i)] for i in which])
+    params = {n: p.detach().clone() for n, p in model.network.named_parameters()}
+    for name in names:
+        params[f"{name}.weight"].requires_grad_(True)
+
+    def answer(*given):
+        return functional_call(model.network, params, given)
+
+    def apart(one, two):
+        return (one - two).square().flatten(1).sum(1).mean()
+
+    wanted = answer(x.noisy, x.timestep, other.expand(2, -1, -1)).detach()
+    loss = apart(answer(x.noisy, x.timestep, concept.expand(2, -1, -1)), wanted)
+    (loss + 0.5 * apart(answer(y.noisy, y.timestep, kept), y.truth)).backward()
+    for name in names:
+        step = -RATE * params[f"{name}.weight"].grad * masks[name]
+        assert torch.allclose(changes[name], step, rtol=1e-3, atol=1e-7), name
+        assert not changes[name][~masks[name]].any()
+
+
+def test_saliency_is_the_gradient_of_denoising_the_concept():
+    model, pictures = toy.model(), torch.ones(1, toy.CHANNELS, 2, 2)
+    concept, names = toy.context(0)[0], layers_of_part(toy.model(), "all")
+    with opened(model, names) as weights:
+        config = SalUnConfig(batch=1, looks=1, share=0.5)
+        masks = saliency(model, weights, pictures, concept, config, generator(0, 0, "t"))
+    gen = generator(0, 0, "t")
+    torch.randint(1, (1,), generator=gen)
+    x = noised(model, pictures, gen)
+    for name in names:
+        model.network.get_submodule(name).weight.requires_grad_(True)
+    answer = model.network(x.noisy, x.timestep, concept[None])
+    (answer - x.truth).square().sum().backward()
+    sizes = {n: model.network.get_submodule(n).weight.grad.abs() for n in names}
+    middle = torch.cat([s.flatten() for s in sizes.values()]).median()
+    for name in names:
+        assert torch.equal(masks[name], sizes[name] > middle), name

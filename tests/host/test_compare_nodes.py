@@ -29,8 +29,9 @@ GIVEN = {
     "ConceptSlider": {
         "loss": "slider", "layers": "both", "scale": 1.0, **WORDS, **DRAWN, **TRAINED,
     },
+    "SaliencyUnlearning": {"batch": 2, "share": 0.5, "beta": 1.0, **WORDS, **TRAINED, **SAMPLING},
 }  # fmt: skip
-METHOD = dict(zip(GIVEN, ("ESD-x", "UCE", "CA", "Concept Slider"), strict=True))
+METHOD = dict(zip(GIVEN, ("ESD-x", "UCE", "CA", "Concept Slider", "SalUn"), strict=True))
 
 
 @pytest.fixture(scope="module")
