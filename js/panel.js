@@ -6,15 +6,28 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { panelOf } from "./panel/attached.js";
+import { panelOf, withoutPanel } from "./panel/attached.js";
 import { forget, known, nodeOf, remember } from "./panel/states.js";
 import { toast } from "./panel/toast.js";
 
 const EVENT = "darkminer.panel";
+const PANEL = "DarkMiner.Panel.Show";
+const TOASTS = "DarkMiner.Panel.Toasts";
+
+const wanted = (setting) => app.ui?.settings?.getSettingValue(setting) ?? true;
 
 function show(state) {
   const node = nodeOf(app, state);
-  if (node) panelOf(node, (name) => api.apiURL(`/darkminer/picture/${name}`)).show(state);
+  if (node && wanted(PANEL)) panelOf(node, (name) => api.apiURL(`/darkminer/picture/${name}`)).show(state);
+}
+
+/** Show or take away all panels, as the setting says now. */
+function showAll(on) {
+  for (const state of known()) {
+    const node = nodeOf(app, state);
+    if (on) show(state);
+    else if (node) withoutPanel(node);
+  }
 }
 
 /** Ask the server for all that it keeps; what it does not know any more has ended. */
@@ -33,6 +46,24 @@ async function catchUp() {
 
 app.registerExtension({
   name: "DarkMiner.Panel",
+  settings: [
+    {
+      id: PANEL,
+      category: ["Dark Miner", "Runs", "Panel"],
+      name: "Show a run on its node",
+      tooltip: "Stage, time left, scores, losses and pictures, on the node that runs.",
+      type: "boolean",
+      defaultValue: true,
+      onChange: showAll,
+    },
+    {
+      id: TOASTS,
+      category: ["Dark Miner", "Runs", "Toasts"],
+      name: "Say in the corner when a long run ends",
+      type: "boolean",
+      defaultValue: true,
+    },
+  ],
   async setup() {
     const style = document.createElement("link");
     style.rel = "stylesheet";
@@ -42,7 +73,7 @@ app.registerExtension({
       const before = remember(detail);
       if (!before) return;
       show(detail);
-      toast(app, before.state, detail);
+      if (wanted(TOASTS)) toast(app, before.state, detail);
     });
     api.addEventListener("reconnected", catchUp);
     await catchUp();

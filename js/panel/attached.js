@@ -34,6 +34,25 @@ export function panelOf(node, pictureUrl) {
   return panel;
 }
 
+/** Take a node's panel off again. */
+export function withoutPanel(node) {
+  const there = panels.get(node);
+  if (!there) return;
+  panels.delete(node);
+  const height = node.computeSize()[1];
+  node.removeWidget?.(there.widget);
+  showHostText(node);
+  node.setSize([node.size[0], node.size[1] - height + node.computeSize()[1]]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+function showHostText(node) {
+  const line = node.widgets?.find((widget) => widget.name === HOST_TEXT);
+  if (!line) return;
+  line.hidden = false;
+  if (line.options) line.options.hidden = false;
+}
+
 function hideHostText(node) {
   const line = node.widgets?.find((widget) => widget.name === HOST_TEXT);
   if (!line || line.hidden) return;

@@ -82,6 +82,33 @@ def test_what_broke_a_run_stands_on_the_node(opened, vue):
     assert tab.faults == []
 
 
+@WAYS
+def test_the_panel_and_the_toasts_can_be_switched_off(opened, vue):
+    tab = opened(vue=vue)
+    tab.load(FEW | {LOOP: {**FEW[LOOP], "anchor_prompt": "an ink drawing"}})
+    tab.run()
+    tab.look_at(LOOP, 300 if vue else 720)
+    tab.panel("Failed").wait_for(timeout=END)
+    size = "app.graph.getNodeById(4).size[1]"
+    high = tab.page.evaluate(size)
+    switch = "on => app.extensionManager.setting.set('DarkMiner.Panel.Show', on)"
+    try:
+        tab.page.evaluate(switch, False)
+        tab.page.wait_for_timeout(1000)
+        assert tab.panel().count() == 0 and widgets(tab.page)
+        if not vue:
+            assert tab.page.evaluate(size) < high - 20, "the node gives the panel's room back"
+        tab.reload()
+        tab.load()
+        tab.page.wait_for_timeout(1000)
+        assert tab.panel().count() == 0, "it stays off"
+    finally:
+        tab.page.evaluate(switch, True)
+    tab.look_at(LOOP, 300 if vue else 720)
+    tab.panel("Failed").wait_for(timeout=10_000)
+    assert tab.faults == []
+
+
 def test_a_node_inside_a_subgraph_has_its_panel_there(opened):
     tab = opened()
     tab.load(FEW | {LOOP: {**FEW[LOOP], "anchor_prompt": "an ink drawing"}})
