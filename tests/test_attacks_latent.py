@@ -9,7 +9,7 @@ from dark_miner.darkminer.attacks.completion import CompletionConfig
 from dark_miner.darkminer.attacks.probe import ProbeConfig
 from dark_miner.darkminer.attacks.recall import RecallConfig
 from dark_miner.darkminer.attacks.scene import without
-from dark_miner.darkminer.attacks.steps import clean_and_noise, levels_down
+from dark_miner.darkminer.attacks.steps import levels_down
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.rng import generator
@@ -116,7 +116,7 @@ def test_clean_latents_and_noise_come_back_from_a_perfect_prediction(prediction)
     x, noise = (torch.randn(3, 2, 2, 2, generator=gen) for _ in range(2))
     index = torch.tensor([0, 4, 9])
     noisy, target = schedule.add_noise(x, noise, index), schedule.target(x, noise, index)
-    clean, drawn = clean_and_noise(schedule, target, noisy, index)
+    clean, drawn = schedule.clean_and_noise(target, noisy, index)
     assert torch.allclose(clean, x, atol=1e-5) and torch.allclose(drawn, noise, atol=1e-5)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from dark_miner.darkminer.compare.ablation import AblationConfig, ablate
 from dark_miner.darkminer.compare.as_lora import fitted
-from dark_miner.darkminer.compare.drawing import half_drawn, halves
+from dark_miner.darkminer.compare.drawing import half_drawn
 from dark_miner.darkminer.compare.esd import ESDConfig, esd
 from dark_miner.darkminer.compare.layers import adapters_on, layers_of_part
 from dark_miner.darkminer.compare.salun import SalUnConfig, saliency, salun
@@ -78,7 +78,7 @@ def test_a_prediction_falls_into_its_clean_latents_and_its_noise(prediction):
     clean, noise = torch.randn(2, 3, toy.CHANNELS, 2, 2, generator=gen)
     index = torch.tensor([1, 5, 9])
     noisy = model.schedule.add_noise(clean, noise, index)
-    found = halves(model, noisy, model.schedule.target(clean, noise, index), index)
+    found = model.schedule.clean_and_noise(model.schedule.target(clean, noise, index), noisy, index)
     assert torch.allclose(found[0], clean, atol=1e-5) and torch.allclose(found[1], noise, atol=1e-5)
 
 

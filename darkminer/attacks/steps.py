@@ -11,20 +11,7 @@ from torch import Tensor
 
 from ..finite import NETWORK, finite
 from ..model.interface import DiffusionModel
-from ..model.schedule import Schedule
 from .scene import Scene
-
-
-def clean_and_noise(
-    schedule: Schedule, prediction: Tensor, x: Tensor, index: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What a prediction says of noisy ``x``: its clean latents and its noise, ``[B, C, h, w]``."""
-    a, b = _numbers(schedule, index, x)
-    if schedule.prediction == "epsilon":
-        return (x - b * prediction) / a, prediction
-    if schedule.prediction == "v":  # of a variance-preserving schedule
-        return a * x - b * prediction, b * x + a * prediction
-    return x - b * prediction, x + a * prediction
 
 
 def levels_down(start: int, count: int) -> list[int]:
@@ -56,21 +43,16 @@ def finished(
     schedule = model.schedule
     for level, after in zip(levels, [*levels[1:], None], strict=True):
         index = torch.tensor([level])
-        clean, noise = clean_and_noise(schedule, _guided(scene, i, x, index), x, index)
+        clean, noise = schedule.clean_and_noise(_guided(scene, i, x, index), x, index)
         if after is None:
             return finite(clean, NETWORK, "latents")
-        a, b = _numbers(schedule, index, x)
-        a_next, b_next = _numbers(schedule, torch.tensor([after]), x)
+        a, b = schedule.coefficients(index, x)
+        a_next, b_next = schedule.coefficients(torch.tensor([after]), x)
         fresh = churn * b_next / b * (1.0 - (a / a_next).square()).clamp(min=0.0).sqrt()
         x = a_next * clean + (b_next.square() - fresh.square()).clamp(min=0.0).sqrt() * noise
         if churn:
             x = x + fresh * torch.randn(x.shape, generator=gen).to(x.device)
     return x
-
-
-def _numbers(schedule: Schedule, index: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (-1, 1, 1, 1)
-    return schedule.signal[index].view(shape).to(x), schedule.noise[index].view(shape).to(x)
 
 
 def _guided(scene: Scene, i: int, x: Tensor, index: Tensor) -> Tensor:

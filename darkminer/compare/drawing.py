@@ -13,24 +13,6 @@ from ..model.interface import DiffusionModel
 from ..model.sampling import seeded_noise
 
 
-def halves(model: DiffusionModel, noisy: Tensor, answer: Tensor, index: Tensor):
-    """Clean latents and noise that a prediction amounts to, both ``[B, C, h, w]``.
-
-    Args:
-        noisy, answer: x_t and the network's prediction, ``[B, C, h, w]``.
-        index: the level of each, ``[B]``.
-    """
-    schedule = model.schedule
-    shape = (-1, *([1] * (noisy.ndim - 1)))
-    a = schedule.signal[index].view(shape).to(noisy)
-    b = schedule.noise[index].view(shape).to(noisy)
-    if schedule.prediction == "epsilon":
-        return (noisy - b * answer) / a.clamp(min=1e-4), answer
-    if schedule.prediction == "v":
-        return a * noisy - b * answer, a * answer + b * noisy
-    return noisy - b * answer, noisy + a * answer
-
-
 def levels(model: DiffusionModel, steps: int) -> list[int]:
     """Indices of ``steps`` levels of the schedule, evenly from the noisiest to the cleanest."""
     return torch.linspace(len(model.schedule) - 1, 0, steps).round().long().tolist()
@@ -64,7 +46,7 @@ def half_drawn(
     for here, there in zip(places[:stop], places[1 : stop + 1], strict=True):
         index = torch.full((count,), here)
         answer = _guided(model, x, index, context, empty, guidance)
-        clean, noise = halves(model, x, answer, index)
+        clean, noise = model.schedule.clean_and_noise(answer, x, index)
         x = model.schedule.add_noise(clean, noise, torch.full((count,), there))
     return x.float().cpu(), torch.full((count,), places[stop])
 

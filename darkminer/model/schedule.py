@@ -56,7 +56,7 @@ class Schedule:
 
     def add_noise(self, x: Tensor, noise: Tensor, index: Tensor) -> Tensor:
         """Noisy latents ``[B, C, h, w]`` at the levels ``index`` ``[B]``."""
-        a, b = self._coefficients(index, x)
+        a, b = self.coefficients(index, x)
         return a * x + b * noise
 
     def target(self, x: Tensor, noise: Tensor, index: Tensor) -> Tensor:
@@ -69,10 +69,26 @@ class Schedule:
             return noise
         if self.prediction == "flow":
             return noise - x
-        a, b = self._coefficients(index, x)
+        a, b = self.coefficients(index, x)
         return a * noise - b * x
 
-    def _coefficients(self, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    def clean_and_noise(
+        self, prediction: Tensor, noisy: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The clean latents and the noise that a prediction amounts to, both ``[B, C, h, w]``.
+
+        What :meth:`add_noise` and :meth:`target` are made of, the other way round. At a level that
+        is nothing but noise an epsilon prediction says nothing of the clean latents.
+        """
+        a, b = self.coefficients(index, noisy)
+        if self.prediction == "epsilon":
+            return (noisy - b * prediction) / a.clamp(min=1e-4), prediction
+        if self.prediction == "v":  # of a variance-preserving schedule
+            return a * noisy - b * prediction, a * prediction + b * noisy
+        return noisy - b * prediction, noisy + a * prediction
+
+    def coefficients(self, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Signal and noise at the levels ``index`` ``[B]``, to be multiplied with ``like``."""
         shape = (-1, *([1] * (like.ndim - 1)))
         a = self.signal[index].view(shape).to(like.device, like.dtype)
         b = self.noise[index].view(shape).to(like.device, like.dtype)
