@@ -220,9 +220,12 @@ def run_erasure(
                 reference=_reference(clip, run), state=state, report=report, on_round=on_round,
                 text=text_space(clip, pool, exclude) if tokens else None, keeping=keeper.keeping(),
             )  # fmt: skip
-            lora = keeper.ended(done)
-        shown = _shown(session, clip, pool, done, run, anchor, seed, report)
-    return done, _with_outcome(done, lora, pool, shown)
+            try:
+                shown = _shown(session, clip, pool, done, run, anchor, seed, report)
+            except BaseException:
+                keeper.broken(done)
+                raise
+            return done, _with_outcome(done, keeper.ended(done), pool, shown)
 
 
 def _tokens(config: EraseConfig) -> int:

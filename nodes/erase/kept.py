@@ -266,7 +266,7 @@ class RunKeeper:
     def keeping(self) -> Keeping:
         """What :func:`~...darkminer.method.loop.erase` is given."""
         if self._run is None:
-            return Keeping(broken=self._broken, deadline=self._kept.deadline)
+            return Keeping(broken=self.broken, deadline=self._kept.deadline)
         begun = self._run.begun
         if begun is not None:
             words = "is taken from" if begun.over else f"goes on after {len(begun.finished)} stages"
@@ -275,7 +275,7 @@ class RunKeeper:
             for note in begun.notes:
                 log.warning("%s", note)
         return Keeping(
-            begun, self._keep, self._broken, checkpoint_seconds(), self._kept.deadline
+            begun, self._keep, self.broken, checkpoint_seconds(), self._kept.deadline
         )  # fmt: skip
 
     def _keep(self, so_far: Erasure) -> None:
@@ -312,7 +312,7 @@ class RunKeeper:
         stem = file_stem(self.name.rpartition("/")[2])[: MAX_STEM - 11]
         return output_folder() / UNFINISHED / f"{stem}-{digits}.safetensors"
 
-    def _broken(self, so_far: Erasure) -> None:
+    def broken(self, so_far: Erasure) -> None:
         """Save the LoRA as it stands where something ends the run, and say where it is."""
         if adds_nothing(so_far.adapters):
             return

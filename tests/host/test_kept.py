@@ -158,6 +158,17 @@ def test_the_stop_button_leaves_the_lora_so_far_and_the_next_run_goes_on(comfy):
     assert not so_far.exists(), "the finished run's file takes its place"
 
 
+def test_a_stop_while_the_reports_pictures_are_drawn_loses_nothing(comfy):
+    prompt = loop("loras/late", seed=8, **{**LONG, "run_folder": "off", "max_rounds": 1})
+    for inputs in (step["inputs"] for step in prompt.values()):
+        if "sampling_steps" in inputs:
+            inputs["sampling_steps"] = 40
+    before = set((comfy.output / "loras" / "unfinished").glob("*.safetensors"))
+    _, said = interrupted(comfy, prompt, "pictures before and after")
+    assert "the LoRA so far is saved as loras/unfinished/ink-" in said[-1]
+    assert len(set((comfy.output / "loras" / "unfinished").glob("*.safetensors")) - before) == 1
+
+
 def test_a_named_run_is_refused_to_others_and_goes_on_with_more_time_and_rounds(comfy):
     named = {**LONG, "run_folder": "tests/named", "seed": 8}
     prompt = loop(**named, max_minutes=0.02)
