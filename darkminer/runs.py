@@ -63,6 +63,8 @@ class KeptRun:
         config: EraseConfig,
         inputs: Mapping[str, str],
         pool: ImagePool | None = None,
+        *,
+        elsewhere_over: bool = False,
     ) -> KeptRun:
         """Begin a run in a folder, or go on with the one that it holds.
 
@@ -70,12 +72,13 @@ class KeptRun:
             root, name: see :meth:`~.files.run_folder.RunFolder.open`.
             inputs: what the run is given besides its settings: name -> text or digest.
             pool: kept with it where given.
+            elsewhere_over: see :func:`~.files.lock.take`.
 
         Raises:
             DarkMinerError: if the folder holds a run with other settings or inputs, names what
                 differs; or as :meth:`~.files.run_folder.RunFolder.open`.
         """
-        folder = RunFolder.open(root, name)
+        folder = RunFolder.open(root, name, elsewhere_over=elsewhere_over)
         try:
             state = folder.state
             begun = None if state is None else _going_on(state, name, config, inputs)

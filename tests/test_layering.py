@@ -48,6 +48,7 @@ EXCEPT = {
 PACK = {
     "darkminer": {"darkminer"},
     "nodes": {"darkminer", "nodes"},
+    "fleet": {"darkminer", "nodes", "fleet", "hosting"},
 }
 """Package -> packages of the repository it may import."""
 
@@ -135,6 +136,18 @@ def test_the_door_knows_no_node(path):
 def test_the_product_needs_no_benchmark_and_no_test(path):
     for name in resolved(path):
         assert name[0] not in ("benchmarks", "tests"), name
+
+
+@pytest.mark.parametrize("path", python_files("fleet"), ids=relative)
+def test_the_fleet_stands_on_the_pack_and_has_one_door_of_its_own(path):
+    own = {"darkminer", "nodes", "fleet", "benchmarks", "demo", "scripts", "tests", "hosting"}
+    for name in resolved(path):
+        if name[0] in HOST - {"nodes"}:
+            assert path.name == "host.py", name
+        elif name[0] in own and path.name != "host.py":
+            assert name[0] in PACK["fleet"], name
+    for package in ("darkminer", "nodes"):
+        assert not [n for p in python_files(package) for n in resolved(p) if n[0] == "fleet"]
 
 
 def test_there_is_something_to_check():

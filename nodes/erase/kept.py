@@ -73,11 +73,14 @@ class Kept:
         deadline: :func:`time.monotonic` at which it ends; None: never.
         one_of_several: whether the folder is made for one of several concepts, of which a later one
             begins anew where an earlier one has changed.
+        elsewhere_over: whether a run of another machine that holds the folder counts as ended,
+            because whoever starts runs knows that it has.
     """
 
     folder: str = ""
     deadline: float | None = None
     one_of_several: bool = False
+    elsewhere_over: bool = False
 
     @classmethod
     def of(cls, run_folder: str, max_minutes: float) -> Kept:
@@ -221,7 +224,10 @@ class RunKeeper:
         for name in () if kept.folder == OFF else self._choices(config, own):
             try:
                 require_room(output_folder(), room)
-                self._run = KeptRun.open(output_folder(), name, config, inputs, pool)
+                self._run = KeptRun.open(
+                    output_folder(), name, config, inputs, pool,
+                    elsewhere_over=kept.elsewhere_over,
+                )  # fmt: skip
                 self.name = name
                 return
             except DarkMinerError as error:
