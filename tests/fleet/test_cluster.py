@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import secrets
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,9 @@ pytestmark = pytest.mark.fleet
 log = logging.getLogger(__name__)
 
 STORE = 100 * 1024 * 1024  # bytes of Ray's object store
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+"""What the machines of a cluster know each other by."""
+OFTEN = {"DARKMINER_CHECKPOINT_SECONDS": "0"}
 HEAD, OTHER = "10.213.7.1", "10.213.7.2"
 FEW = {
     "max_rounds": 1, "sampling.steps": 2, "sampling.batch": 4, "mine.steps": 6, "mine.lr_drop": 6,
@@ -32,13 +36,13 @@ FEW = {
 }  # fmt: skip
 
 
-def of_ray(*arguments, inside=None):
-    """Run Ray's own command, in a namespace if one is named."""
-    before = ["ip", "netns", "exec", inside] if inside else []
+def of_ray(*arguments, inside, host):
+    """Run Ray's own command in a namespace; rows there find their host by its environment."""
+    before = ["ip", "netns", "exec", inside]
     return subprocess.run(
         [*before, sys.executable, "-m", "ray.scripts.scripts", *arguments],
         check=True, capture_output=True, text=True,
-        env=os.environ | {"RAY_DISABLE_IMPORT_WARNING": "1"},
+        env=os.environ | TOKEN | OFTEN | {"COMFYUI_PATH": str(host)},
     )  # fmt: skip
 
 
@@ -127,10 +131,10 @@ def plan(folder, name, ray):
 
 def fleet(path, host, inside=None):
     before = ["ip", "netns", "exec", inside] if inside else []
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | TOKEN
     return subprocess.Popen(
         [*before, sys.executable, "-m", "fleet", str(path)], cwd=ROOT, text=True,
-        env=environment | {"COMFYUI_PATH": str(host), "DARKMINER_CHECKPOINT_SECONDS": "0"},
+        env=environment | OFTEN | {"COMFYUI_PATH": str(host)},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -147,9 +151,12 @@ def test_a_machine_is_lost_and_every_row_is_done_once_with_the_same_bytes(machin
     options = ("--num-cpus=1", f"--object-store-memory={STORE}", "--disable-usage-stats")
     of_ray(
         "start", "--head", f"--node-ip-address={HEAD}", "--port=6379", *options,
-        "--include-dashboard=false", f"--temp-dir=/tmp/ray-{os.getpid()}", inside=head,
+        "--include-dashboard=false", f"--temp-dir=/tmp/ray-{os.getpid()}", inside=head, host=host,
     )  # fmt: skip
-    of_ray("start", f"--address={HEAD}:6379", f"--node-ip-address={OTHER}", *options, inside=other)
+    of_ray(
+        "start", f"--address={HEAD}:6379", f"--node-ip-address={OTHER}", *options, inside=other,
+        host=host,
+    )  # fmt: skip
     cluster = tmp_path / "cluster"
     begun = time.monotonic()
     running = fleet(plan(tmp_path, "cluster", f"{HEAD}:6379"), host, inside=head)
