@@ -100,3 +100,14 @@ def test_esds_lora_at_strength_1_is_what_was_trained(sockets):
         loaded = answer(session)
     assert not torch.allclose(trained, plain, atol=1e-3)
     assert torch.allclose(loaded, trained, atol=1e-5)
+
+
+def test_the_comparison_sets_only_inputs_that_the_nodes_have(nodes, hosted):
+    METHODS = pack("benchmarks.comparison").METHODS
+
+    of_nodes = [m for m in METHODS.values() if m.node]
+    assert {m.node for m in of_nodes} == {*GIVEN, "SafeLatentDiffusion"}
+    for method in of_nodes:
+        declared = {i.id: i for i in nodes[method.node].define_schema().inputs}
+        for name, value in method.given.items():
+            pack("nodes.checks").checked(declared[name], value)
