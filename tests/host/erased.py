@@ -76,7 +76,7 @@ def answer(session, family):
     context = cond[0][0].expand(2, -1, -1)
     with torch.no_grad():
         said = session.denoise(noisy, levels.timestep(index, noisy), context)
-    a, b = levels._coefficients(index, x)
+    a, b = levels.coefficients(index, x)
     if levels.prediction == "epsilon":
         return (noisy - b * said) / a
     return noisy - b * said if levels.prediction == "flow" else a * noisy - b * said

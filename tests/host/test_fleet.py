@@ -139,10 +139,14 @@ def night(path, say=lambda line: None, work=None):
 
 
 def killed_once(folder):
-    """Kill the first process that has kept something of its run."""
-    end = time.monotonic() + 120
+    """Kill the first process that has kept something of its run.
+
+    A file may lie there before the run's folder knows of it; the third comes after two that it knows.
+    """
+    end, seen = time.monotonic() + 240, set()
     while time.monotonic() < end:
-        if list(folder.rglob("stage-*.safetensors")):
+        seen |= {path.name for path in folder.rglob("stage-*.safetensors")}
+        if len(seen) > 2:
             parent = os.getpid()
             for stat in Path("/proc").glob("[0-9]*/stat"):
                 try:

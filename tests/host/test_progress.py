@@ -73,6 +73,7 @@ def test_the_log_has_a_line_for_every_part_in_its_order(by_loop):
         "chase · unrelated answers", "chase",
         *(f"round {n} of 2 · {name}" for n in (1, 2) for name in in_round),
         "last look · mine", "last look · mine tokens", "last look · verify",
+        "pictures before and after",
     ]  # fmt: skip
 
 

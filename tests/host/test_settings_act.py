@@ -147,7 +147,7 @@ def test_an_empty_settings_node_gives_the_presets_lora(world, monkeypatch):
 def test_zero_acts_in_a_whole_run_and_the_file_says_so(world):
     zero = {"retain_weight": "0", "chase_unrelated": "0", "chase_steps": "0", "bank_size": "0"}
     pool = world.pool(**SAMPLING)
-    _, lora, found, _, rounds, _, _ = world.erase(
+    _, lora, found, _, rounds, *_ = world.erase(
         pool, settings=settings_of(**SHORT | zero | {"max_rounds": "0", "mine_tokens": "0"})
     )
     (run,) = json.loads(lora.metadata["darkminer_runs"])
