@@ -141,7 +141,7 @@ def night(path, say=lambda line: None, work=None):
 def killed_once(folder):
     """Kill the first process that has kept something of its run.
 
-    A file may lie there before the run's folder knows of it; the third comes after two that it knows.
+    A file may lie there before the run's folder knows of it; the third follows two that it knows.
     """
     end, seen = time.monotonic() + 240, set()
     while time.monotonic() < end:
