@@ -14,15 +14,16 @@ const EVENT = "darkminer.panel";
 const PANEL = "DarkMiner.Panel.Show";
 const TOASTS = "DarkMiner.Panel.Toasts";
 
-const wanted = (setting) => app.ui?.settings?.getSettingValue(setting) ?? true;
+let panels = true; // as the setting says; the page keeps its new value only after onChange
 
 function show(state) {
   const node = nodeOf(app, state);
-  if (node && wanted(PANEL)) panelOf(node, (name) => api.apiURL(`/darkminer/picture/${name}`)).show(state);
+  if (node && panels) panelOf(node, (name) => api.apiURL(`/darkminer/picture/${name}`)).show(state);
 }
 
 /** Show or take away all panels, as the setting says now. */
 function showAll(on) {
+  panels = on;
   for (const state of known()) {
     const node = nodeOf(app, state);
     if (on) show(state);
@@ -73,7 +74,7 @@ app.registerExtension({
       const before = remember(detail);
       if (!before) return;
       show(detail);
-      if (wanted(TOASTS)) toast(app, before.state, detail);
+      if (app.extensionManager.setting.get(TOASTS) ?? true) toast(app, before.state, detail);
     });
     api.addEventListener("reconnected", catchUp);
     await catchUp();
