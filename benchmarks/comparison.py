@@ -146,7 +146,8 @@ def drawn(studio: Any, target: Target, path: Path) -> None:
     texts = [target.attack_template.replace("*", target.name).format(w) for w in words]
     others = target.other_styles()
     texts += [f"a {s} drawing of a {SHOWN[i % len(SHOWN)]}" for i, s in enumerate(others)]
-    images = studio.draw(texts, 4_242)
+    with torch.no_grad():
+        images = studio.draw(texts, 4_242)
     save_picture(path, torch.cat(list(images), dim=1)[None])
 
 
