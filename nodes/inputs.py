@@ -12,6 +12,7 @@ from ..darkminer.method.chase import ChaseConfig
 from ..darkminer.method.circumvent import CircumventConfig
 from ..darkminer.method.mine import MineConfig
 from ..darkminer.method.optim import TrainingConfig
+from ..darkminer.method.repair import RepairConfig
 from ..darkminer.model.adapter import LoraConfig
 from ..darkminer.model.layers import LAYERS
 from ..darkminer.model.sampling import SamplingConfig
@@ -225,6 +226,17 @@ def chase_config(
 ) -> ChaseConfig:
     """The chase's settings with what the user changed."""
     return override(base, tokens=tokens, **descent(base, steps, learning_rate))
+
+
+def repair_config(base: RepairConfig, chase: ChaseConfig, chase_steps: int) -> RepairConfig:
+    """Repairing's settings where the user changed the chase's steps: longer or shorter as that is.
+
+    Args:
+        chase: its settings before the change; chase_steps: the user's, 0 for no change.
+    """
+    if not (base.steps and chase.steps and chase_steps):
+        return base
+    return override(base, **descent(base, max(1, round(base.steps * chase_steps / chase.steps)), 0.0))
 
 
 def override(config: Any, **values: Any) -> Any:

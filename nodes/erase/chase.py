@@ -57,7 +57,7 @@ class DarkMinerChase(io.ComfyNode):
                 *inputs.training(),
                 inputs.number("rank", "Rank of a new LoRA.", 256),
                 inputs.layers(),
-                inputs.number("steps", "Steps of the chase."),
+                inputs.number("steps", "Steps of the chase; repairing follows in proportion."),
                 inputs.rate("learning_rate", "Learning rate of the LoRA."),
                 inputs.number("tokens", "Adversarial tokens that mine at once.", 256),
                 inputs.settings(),
@@ -76,6 +76,7 @@ class DarkMinerChase(io.ComfyNode):
             preset = inputs.preset_config("fast", settings)
             new = inputs.lora_config(preset.lora, rank, layers)
             config = inputs.chase_config(preset.chase, steps, learning_rate, tokens)
+            mending = inputs.repair_config(preset.repair, preset.chase, steps)
             sampling = inputs.sampling_config(
                 sampling_steps, cfg, sampler_name, scheduler, batch_size, settings
             )
@@ -83,7 +84,7 @@ class DarkMinerChase(io.ComfyNode):
             progress = Progress(
                 NODE,
                 _plan(
-                    config, preset.repair, embeddings,
+                    config, mending, embeddings,
                     Expected(sampling, preset.retain, len(kept), len(bank or ())),
                 ),
             )  # fmt: skip
@@ -104,9 +105,9 @@ class DarkMinerChase(io.ComfyNode):
                         "%s: settings have no chase (chase_steps 0): lora stays as it is.", NODE
                     )
                     done = TrainResult(embeddings, [])
-                if preset.repair.steps:
+                if mending.steps:
                     more = repair(
-                        session, adapters, done.embeddings, at, preset.repair, seed=seed,
+                        session, adapters, done.embeddings, at, mending, seed=seed,
                         retain=retain, report=progress,
                     )  # fmt: skip
                     done = TrainResult(done.embeddings, done.losses + more)
@@ -116,7 +117,7 @@ class DarkMinerChase(io.ComfyNode):
                 )  # fmt: skip
                 used = {
                     "chase": asdict(config), "lora": asdict(new), "retain": asdict(preset.retain),
-                    **({"repair": asdict(preset.repair)} if preset.repair.steps else {}),
+                    **({"repair": asdict(mending)} if mending.steps else {}),
                 }  # fmt: skip
                 trained = lora_of(session, adapters.state(), done.embeddings, used, seed, origin)
         progress.done(fallen(done.losses))

@@ -188,7 +188,9 @@ def change_inputs() -> list:
             "circumvent_learning_rate",
             "Learning rate of circumventing, of the text start as well (whose own is the higher).",
         ),
-        inputs.number("chase_steps", "Steps of mining while circumventing."),
+        inputs.number(
+            "chase_steps", "Steps of mining while circumventing; repairing follows in proportion."
+        ),
         inputs.rate("r", "Probability of an embedding of the newest round.", 1.0),
         inputs.rate("alpha_c", "Weight of the circumventing loss, text start included."),
         inputs.rate("alpha_p", "Weight of the preserving loss, text start included."),
@@ -242,6 +244,7 @@ def changed_config(
         circumvent=inputs.circumvent_config(base.circumvent, *more),
         start=inputs.circumvent_config(base.start, *more),
         chase=inputs.chase_config(base.chase, chase_steps),
+        repair=inputs.repair_config(base.repair, base.chase, chase_steps),
         bank=replace(base.bank, size=bank_size or base.bank.size),
     )
 

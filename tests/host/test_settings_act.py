@@ -259,6 +259,23 @@ def test_loop_and_graph_keep_to_one_settings_node_and_to_its_reference(comfy):
     assert the_same == pytest.approx(apart, abs=1e-6) and abs(apart - plain) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("chase", "before", "given", "after"),
+    [(450, 200, 3, 1), (450, 200, 225, 100), (450, 200, 900, 400), (450, 200, 0, 200),
+     (450, 0, 225, 0), (0, 200, 225, 200)],
+)  # fmt: skip
+def test_repairing_is_as_long_as_the_chase_asks_for(hosted, chase, before, given, after):
+    inputs = pack("nodes.inputs")
+    base = settings_of(chase_steps=str(chase), repair_steps=str(before), repair_lr_drop="150")
+    mending = inputs.repair_config(base.repair, base.chase, given)
+    assert mending.steps == after
+    if after == 100:
+        assert mending.lr_drop == 75
+    assert mending == base.repair or given
+    config = pack("nodes.erase.loop").changed_config(base, 0, chase_steps=given)
+    assert config.repair == mending
+
+
 def test_loop_and_graph_repair_alike(comfy):
     mending = {"repair_steps": "3", "repair_lr_drop": "2", "repair_retain_batch": "2"}
     by_node, _ = scored(comfy, by_settings("loras/repaired", **mending), ["loop", 5])
