@@ -32,6 +32,7 @@ HOST_VERSION = "0.30.0"  # the host that the templates are made with
 WIDGET_TYPES = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 PICTURE_NODES = ("PreviewImage", "SaveImage")
 SCREEN, MARGIN = (1500, 850), 60  # what a browser leaves of a common screen, and its bars
+READABLE = 0.65  # of full size; the canvas leaves out text that is smaller than eight pixels
 WIDTH, GAP, TITLE, ROW, PICTURE, TEXT = 320, 60, 30, 24, 260, 90
 
 Info = dict[str, Any]
@@ -268,11 +269,15 @@ def make_note(number: int, text: str) -> Graph:
 
 
 def view(shown: list[Graph], groups: list[Graph]) -> Graph:
-    """Scale and offset that show the whole graph on a screen of :data:`SCREEN` pixels."""
+    """Scale and offset that show the graph on a screen of :data:`SCREEN` pixels.
+
+    One that is too large to be read as a whole is shown from its upper left, where its note is.
+    """
     boxes = [(*n["pos"], *n["size"]) for n in shown] + [tuple(g["bounding"]) for g in groups]
     left, top = (min(box[i] for box in boxes) for i in (0, 1))
     spans = (max(b[i] + b[i + 2] for b in boxes) - min(b[i] for b in boxes) for i in (0, 1))
-    scale = min(1.0, *(room / span for room, span in zip(SCREEN, spans, strict=True)))
+    whole = min(1.0, *(room / span for room, span in zip(SCREEN, spans, strict=True)))
+    scale = max(whole, READABLE)
     edge = MARGIN / scale
     return {"scale": round(scale, 3), "offset": [round(edge - left), round(edge - top)]}
 

@@ -140,6 +140,21 @@ def test_nodes_do_not_overlap_and_groups_hold_their_nodes(name):
         assert any(inside)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_opens_at_a_size_that_can_be_read(name):
+    # Below this the canvas draws no text: 14 pixels become less than 8 (its own least size).
+    graph = read(API.parent / f"{name}.json")
+    scale, (left, top) = graph["extra"]["ds"]["scale"], graph["extra"]["ds"]["offset"]
+    assert scale >= 0.6
+    note = next(node for node in graph["nodes"] if node["type"] == "MarkdownNote")
+    first = min((n for n in graph["nodes"] if n is not note), key=lambda n: n["pos"])
+    for node in (note, first):
+        x, y = node["pos"]
+        width, height = node["size"]
+        assert x + left >= 0 and y + top >= 0
+        assert (x + width + left) * scale <= 1500 and (y + height + top) * scale <= 900
+
+
 @pytest.mark.parametrize("name", [path.stem for path in (ROOT / "workflows").glob("*.json")])
 def test_each_template_has_a_picture(name):
     Image = pytest.importorskip("PIL.Image")
