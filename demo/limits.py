@@ -38,6 +38,7 @@ def concept_drawings(kind: str, name: str, count: int, seed: int) -> torch.Tenso
     return torch.cat(parts)[:count]
 
 
+@torch.no_grad()
 def through(vae, images: torch.Tensor) -> torch.Tensor:
     """Images [n, H, W, 3] as the autoencoder gives them back, in bounded memory."""
     parts = [vae.decode(vae.encode(part)).float().cpu() for part in images.split(128)]

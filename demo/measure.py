@@ -26,6 +26,7 @@ def encode(clip, texts: Sequence[str]) -> torch.Tensor:
     return torch.cat([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
 
 
+@torch.no_grad()
 def sample(model, clip, vae, texts: Sequence[str], seed: int, settings: dict) -> torch.Tensor:
     """Pictures [B, 32, 32, 3] of texts through the host's sampler, the empty text as negative."""
     import comfy.sample

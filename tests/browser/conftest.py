@@ -128,16 +128,21 @@ class Open:
         self.page.screenshot(path=SHOTS / f"{name}.png")
 
 
+def set_host_setting(server, name, value):
+    """Write one of ComfyUI's own settings, for every page that opens later."""
+    url = f"http://{server.address}/settings/Comfy.{name}"
+    asked = urllib.request.Request(url, json.dumps(value).encode(), method="POST")
+    urllib.request.urlopen(asked, timeout=30).close()
+
+
 @pytest.fixture
 def opened(chromium, comfy):  # noqa: F811
     """Opens pages of one workflow, which no other test has; each call is another browser."""
     contexts, workflow = [], str(uuid.uuid4())
 
     def make(*, vue=False):
-        for name, value in {"VueNodes.Enabled": vue, "TutorialCompleted": True}.items():
-            url = f"http://{comfy.address}/settings/Comfy.{name}"
-            asked = urllib.request.Request(url, json.dumps(value).encode(), method="POST")
-            urllib.request.urlopen(asked, timeout=30).close()
+        set_host_setting(comfy, "VueNodes.Enabled", vue)
+        set_host_setting(comfy, "TutorialCompleted", True)
         contexts.append(chromium.new_context(viewport={"width": 1400, "height": 1000}))
         return Open(contexts[-1], comfy.address, workflow)
 

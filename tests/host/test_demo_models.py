@@ -150,3 +150,15 @@ def test_missing_weights_are_named_in_one_sentence(core, tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"unet\.safetensors, clip_text\.safetensors"):
         load_demo_models(tmp_path)
+
+
+def test_pictures_for_the_judge_hold_no_graph(loaded):
+    # With gradients on, as in a benchmark: each would hold what every layer has computed for it.
+    from dark_miner.demo.limits import through
+    from dark_miner.demo.measure import sample
+
+    model, clip, vae, _ = loaded
+    with torch.inference_mode(False), torch.enable_grad():
+        images = sample(model, clip, vae, ["a drawing"], 0, {**gallery.SAMPLING, "steps": 2})
+        assert not images.requires_grad
+        assert not through(vae, images).requires_grad
