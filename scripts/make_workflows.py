@@ -34,6 +34,7 @@ PICTURE_NODES = ("PreviewImage", "SaveImage")
 SCREEN, MARGIN = (1500, 850), 60  # what a browser leaves of a common screen, and its bars
 READABLE = 0.65  # of full size; the canvas leaves out text that is smaller than eight pixels
 WIDTH, GAP, TITLE, ROW, PICTURE, TEXT = 320, 60, 30, 24, 260, 90
+VUE_SOCKET, VUE_ROW, VUE_FIELD, VUE_FOOT = 20, 28, 36, 34  # heights of the same as Vue nodes
 
 Info = dict[str, Any]
 Graph = dict[str, Any]
@@ -151,13 +152,17 @@ def widget_values(node: dict[str, Any], info: Info) -> list[Any]:
 
 
 def node_size(node_type: str, info: Info) -> list[int]:
-    """Width and height that leave room for sockets, widgets and pictures."""
+    """Width and height that leave room for sockets, widgets and pictures, in both frontends."""
     specs = inputs_of(info)
-    widgets = [(k, o) for k, o in specs.values() if is_widget(k, o)]
+    widgets = {n: (k, o) for n, (k, o) in specs.items() if is_widget(k, o)}
     sockets = max(len(specs) - len(widgets), len(info["output"]))
-    height = TITLE + ROW * (sockets + len(widgets))
-    height += sum(ROW for name, (k, o) in specs.items() if has_control(name, k, o))
-    height += sum(TEXT for _, o in widgets if o.get("multiline"))
+    texts = TEXT * sum(bool(o.get("multiline")) for _, o in widgets.values())
+    controls = sum(has_control(name, k, o) for name, (k, o) in widgets.items())
+    canvas = ROW * (sockets + len(widgets) + controls)
+    seen = [type_name(k) for k, o in widgets.values() if not o.get("advanced")]
+    folds = len(seen) < len(widgets)
+    vue = VUE_SOCKET * sockets + sum(VUE_FIELD if k == "STRING" else VUE_ROW for k in seen)
+    height = TITLE + texts + max(canvas, vue + VUE_FOOT * (1 + folds))
     return [WIDTH, height + (PICTURE if node_type in PICTURE_NODES else 0)]
 
 
