@@ -236,7 +236,8 @@ def repair_config(base: RepairConfig, chase: ChaseConfig, chase_steps: int) -> R
     """
     if not (base.steps and chase.steps and chase_steps):
         return base
-    return override(base, **descent(base, max(1, round(base.steps * chase_steps / chase.steps)), 0.0))
+    steps = max(1, round(base.steps * chase_steps / chase.steps))
+    return override(base, **descent(base, steps, 0.0))
 
 
 def override(config: Any, **values: Any) -> Any:
