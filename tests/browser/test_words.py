@@ -37,3 +37,22 @@ def test_nodes_speak_the_users_language(opened, comfy, language):
         assert tab.faults == []
     finally:
         set_host_setting(comfy, "Locale", "en")
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["classic", "vue"])
+def test_the_help_page_opens_beside_the_node(opened, vue):
+    tab = opened(vue=vue)
+    tab.load()
+    tab.look_at(4, -150)
+    tab.page.evaluate("app.canvas.selectNode(app.graph.getNodeById(4))")
+    tab.page.locator("button:has(.icon-\\[lucide--info\\])").first.click(timeout=30_000)
+    page = tab.page.locator(".node-help-content")
+    page.locator("h1", has_text="Dark Miner Loop").wait_for(timeout=30_000)
+    for heading in ("When to use it", "Stopping and going on"):
+        assert page.locator("h2", has_text=heading).count() == 1
+    pictures = page.locator("img").evaluate_all("all => all.map((i) => [i.alt, i.naturalWidth])")
+    assert all(words and width for words, width in pictures)
+    wide = "(e) => [...e.querySelectorAll('*')].filter((x) => x.scrollWidth > 1.05 * e.clientWidth)"
+    assert page.evaluate(f"(e) => ({wide})(e).map((x) => x.outerHTML)") == [], "cut off at the side"
+    tab.shot(f"help_{'vue' if vue else 'classic'}")
+    assert tab.faults == []
