@@ -72,9 +72,10 @@ class Open:
         self._ready()
 
     def _heard(self, message):
-        ours = "/extensions/dark-miner/" in message.location.get("url", "")
+        url = message.location.get("url", "")
+        ours = "/extensions/dark-miner/" in url
         if message.type == "error" and (ours or "arkminer" in message.text):
-            self.faults.append(message.text)
+            self.faults.append(f"{message.text} {url}".strip())
 
     def _ready(self):
         self.page.wait_for_function(READY, timeout=120_000)

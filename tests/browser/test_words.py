@@ -55,4 +55,5 @@ def test_the_help_page_opens_beside_the_node(opened, vue):
     wide = "(e) => [...e.querySelectorAll('*')].filter((x) => x.scrollWidth > 1.05 * e.clientWidth)"
     assert page.evaluate(f"(e) => ({wide})(e).map((x) => x.outerHTML)") == [], "cut off at the side"
     tab.shot(f"help_{'vue' if vue else 'classic'}")
-    assert tab.faults == []
+    # The host asks for a page in the user's language first; the pack has one for all.
+    assert [fault for fault in tab.faults if not fault.endswith("/DarkMinerLoop/en.md")] == []
