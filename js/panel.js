@@ -12,13 +12,16 @@ import { toast } from "./panel/toast.js";
 
 const EVENT = "darkminer.panel";
 const PANEL = "DarkMiner.Panel.Show";
+const PICTURES = "DarkMiner.Panel.Pictures";
 const TOASTS = "DarkMiner.Panel.Toasts";
 
 let panels = true; // as the setting says; the page keeps its new value only after onChange
 
 function show(state) {
   const node = nodeOf(app, state);
-  if (node && panels) panelOf(node, (name) => api.apiURL(`/darkminer/picture/${name}`)).show(state);
+  if (!node || !panels) return;
+  const which = app.extensionManager.setting.get(PICTURES) ?? "all";
+  panelOf(node, (name) => api.apiURL(`/darkminer/picture/${name}`)).show(state, which);
 }
 
 /** Show or take away all panels, as the setting says now. */
@@ -56,6 +59,20 @@ app.registerExtension({
       type: "boolean",
       defaultValue: true,
       onChange: showAll,
+    },
+    {
+      id: PICTURES,
+      category: ["Dark Miner", "Runs", "Pictures"],
+      name: "Pictures on a run's panel",
+      tooltip: "The pairs that verifications have scored; they are kept for the report in any case.",
+      type: "combo",
+      options: [
+        { text: "of the first and the newest verifications", value: "all" },
+        { text: "of the newest verification", value: "newest" },
+        { text: "none", value: "none" },
+      ],
+      defaultValue: "all",
+      onChange: () => setTimeout(() => known().forEach(show)), // once the page has kept it
     },
     {
       id: TOASTS,

@@ -3,11 +3,11 @@
     python scripts/make_locales.py           write
     python scripts/make_locales.py --check   only say which files are not what they would be
 
-``locales/LANGUAGE/nodeDefs.json`` and ``main.json`` are in the host's format. English is the schema
-itself. The other languages are tables in ``scripts/locales``: names of nodes, inputs and outputs,
-and the tooltips of the inputs that are not folded away, by their English text, so that a tooltip
-that has changed is missed at once. Names of Dark Miner Settings are put together of stage and
-setting. What a table lacks ends the script.
+``locales/LANGUAGE/nodeDefs.json``, ``main.json`` and ``settings.json`` are in the host's format.
+English is the schema itself, and of settings what stands in ``js``. The other languages are tables
+in ``scripts/locales``: names of nodes, inputs and outputs, and the tooltips of the inputs that are
+not folded away, by their English text, so that a tooltip that has changed is missed at once. Names
+of Dark Miner Settings are put together of stage and setting. What a table lacks ends the script.
 """
 
 from __future__ import annotations
@@ -121,6 +121,9 @@ def build(nodes: Info) -> dict[Path, str]:
                 f"{'; '.join(sorted(unused)) or 'nothing'}."
             )
         files[FOLDER / language / "nodeDefs.json"] = dump(made)
+        files[FOLDER / language / "settings.json"] = dump(
+            {setting.replace(".", "_"): texts for setting, texts in table["settings"].items()}
+        )
         named = {"nodeCategories": {c: table["categories"][c] for c in categories(known)}}
         files[FOLDER / language / "main.json"] = dump(named)
     return files

@@ -22,8 +22,8 @@ export function panelOf(node, pictureUrl) {
   widget.serialize = false;
   const panel = {
     widget,
-    show(state) {
-      view.show(state);
+    show(state, which) {
+      view.show(state, which);
       hideHostText(node);
       fit(node, view);
     },

@@ -17,6 +17,7 @@ export class View {
   constructor(pictureUrl) {
     this.pictureUrl = pictureUrl;
     this.height = 0;
+    this.which = "all";
     this.folded = false;
     this.pictures = new Map();
     this.fold = element("button", "dm-fold");
@@ -38,9 +39,10 @@ export class View {
     this.element.setAttribute("aria-label", "Dark Miner: how the run goes");
   }
 
-  /** Draw a state. */
-  show(state) {
+  /** Draw a state, with the pictures of which verifications: "all", "newest" or "none". */
+  show(state, which = this.which) {
     this.state = state;
+    this.which = which;
     const names = new Set(state.looks.flatMap(({ pair }) => pair ?? []));
     for (const name of this.pictures.keys()) if (!names.has(name)) this.pictures.delete(name);
     const running = state.state === "running";
@@ -113,7 +115,9 @@ export class View {
     const verdict = element("div", "dm-verdict", look.there ? "still there" : "not found");
     const pair = element("div", "dm-pair");
     const words = ["what the anchor shows", "what mining found"];
-    look.pair?.forEach((name, i) => pair.append(this.image(name, `${look.name}: ${words[i]}`)));
+    if (this.which === "all" || (this.which === "newest" && look === looks.at(-1))) {
+      look.pair?.forEach((name, i) => pair.append(this.image(name, `${look.name}: ${words[i]}`)));
+    }
     const tile = element("li", look.there ? "is-there" : "is-gone", pair, meter(look, looks));
     tile.append(said, verdict);
     return tile;

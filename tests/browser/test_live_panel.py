@@ -109,6 +109,44 @@ def test_the_panel_and_the_toasts_can_be_switched_off(opened, vue):
     assert tab.faults == []
 
 
+def test_the_pictures_of_the_panel_are_the_users_choice(opened):
+    tab = opened()
+    tab.load()
+    tab.run()
+    tab.look_at(LOOP, 720)
+    tab.panel("Finished").wait_for(timeout=END)
+    choose = "which => app.extensionManager.setting.set('DarkMiner.Panel.Pictures', which)"
+    try:
+        for which, pictures in (("newest", 2), ("none", 0), ("all", 4)):
+            tab.page.evaluate(choose, which)
+            tab.page.wait_for_timeout(500)
+            assert tab.panel().locator("img").count() == pictures, which
+            assert tab.panel().locator("li").count() == 2, "scores stay"
+    finally:
+        tab.page.evaluate(choose, "all")
+    assert tab.faults == []
+
+
+def test_a_new_node_holds_the_run_folder_of_the_settings(opened):
+    tab = opened()
+    choose = "name => app.extensionManager.setting.set('DarkMiner.Runs.Folder', name)"
+    folder = """([kind, add]) => {
+      if (add) app.graph.add(LiteGraph.createNode(kind));
+      const node = app.graph.nodes.filter((n) => n.type === kind).at(-1);
+      return node.widgets.find((w) => w.name === "run_folder").value;
+    }"""
+    try:
+        tab.page.evaluate(choose, "nightly")
+        for kind in ("DarkMinerLoop", "EraseConcepts"):
+            assert tab.page.evaluate(folder, [kind, True]) == "nightly"
+        tab.load({})
+        assert tab.page.evaluate(folder, ["DarkMinerLoop", False]) == "", "a workflow keeps its own"
+    finally:
+        tab.page.evaluate(choose, "")
+    assert tab.page.evaluate(folder, ["DarkMinerLoop", True]) == ""
+    assert tab.faults == []
+
+
 def test_a_node_inside_a_subgraph_has_its_panel_there(opened):
     tab = opened()
     tab.load(FEW | {LOOP: {**FEW[LOOP], "anchor_prompt": "an ink drawing"}})

@@ -33,7 +33,7 @@ def test_the_files_are_what_the_script_makes_and_the_server_hands_out(served):
     for path, text in files.items():
         assert path.read_text(encoding="utf-8") == text, "run scripts/make_locales.py"
         read, language = json.loads(text), translations[path.parent.name]
-        known = language["nodeDefs"] if path.name == "nodeDefs.json" else language
+        known = language if path.name == "main.json" else language[path.stem]
         for key, value in read.items():
             assert known[key] == value
     assert not [p for p in (ROOT / "locales").rglob("*.json") if p not in files]
@@ -69,6 +69,20 @@ def test_nothing_that_is_seen_at_first_is_left_in_english(served, language):
             )
             if node_id != "DarkMinerSettings" and not options.get("advanced"):
                 assert re.search(letters, shown["tooltip"]), f"{node_id}.{name}"
+
+
+@pytest.mark.parametrize("language", ASIAN)
+def test_settings_speak_the_language(served, language):
+    _, translations = served
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "js").glob("*.js"))
+    wanted = {s.replace(".", "_") for s in re.findall(r'"(DarkMiner\.\w+\.\w+)"', code)}
+    known = translations[language]["settings"]
+    assert len(wanted) >= 4 and known.keys() == wanted
+    for name, texts in known.items():
+        assert all(re.search(ASIAN[language], words) for words in
+                   (texts["name"], *texts.get("options", {}).values())), name  # fmt: skip
+        for shown in texts.get("options", {}):
+            assert f'text: "{shown}"' in code
 
 
 def test_a_text_that_a_table_lacks_or_nobody_wants_ends_the_script(served):
