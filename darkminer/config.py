@@ -85,7 +85,7 @@ _FAST_CIRCUMVENT = CircumventConfig(
     r=0.5,
     alpha_p=0.0,
     images=3,
-    eta=3.0,
+    eta=1.5,
 )
 
 FAST = EraseConfig(
@@ -107,10 +107,10 @@ FAST = EraseConfig(
     ),
     verify=VerifyConfig(draws=2),
     circumvent=_FAST_CIRCUMVENT,
-    start=replace(_FAST_CIRCUMVENT, steps=100, lr=5e-3, lr_drop=100, eta=4.0),
+    start=replace(_FAST_CIRCUMVENT, steps=100, lr=5e-3, lr_drop=100, eta=2.0),
     chase=ChaseConfig(steps=450, lr_drop=315),
     bank=BankConfig(size=160),
-    retain=RetainConfig(weight=2.0, batch=8, keep_weight=2.0, keep_images=3),
+    retain=RetainConfig(weight=4.0, batch=8, keep_weight=2.0, keep_images=3),
 )
 
 PRESETS: dict[str, EraseConfig] = {"fast": FAST, "paper": PAPER}

@@ -11,7 +11,7 @@ from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.darkminer.method.attackers import Adversary, start_attackers
 from dark_miner.darkminer.method.bank import BankConfig
 from dark_miner.darkminer.method.chase import ChaseConfig, chase
-from dark_miner.darkminer.method.chase_pictures import ChasePictures
+from dark_miner.darkminer.method.chase_pictures import ChasePictures, PictureRow
 from dark_miner.darkminer.method.circumvent import with_pictures
 from dark_miner.darkminer.method.loop import new_adapters
 from dark_miner.darkminer.method.losses import repeated, squared_error
@@ -156,11 +156,13 @@ def test_repeated_contexts_give_the_same_prediction():
     assert repeated(short, 5) is short
 
 
-def pictures(model, adapters, *, asked=8, eta=1.0, anchor_images=0, anchor_eta=0.0):
+def pictures(
+    model, adapters, *, asked=8, eta=1.0, concept_eta=1.0, anchor_images=0, anchor_eta=0.0
+):
     return ChasePictures(
         model, adapters, with_pictures(model, adapters, start(), 2, seed=0), toy.pool(),
-        toy.context(0), "a * photo", asked=asked, eta=eta, anchor_images=anchor_images,
-        anchor_eta=anchor_eta, gen=generator(0, 0, "t"),
+        toy.context(0), "a * photo", asked=asked, eta=eta, concept_eta=concept_eta,
+        anchor_images=anchor_images, anchor_eta=anchor_eta, gen=generator(0, 0, "t"),
     )  # fmt: skip
 
 
@@ -194,6 +196,23 @@ def test_the_teachers_answers_are_the_original_models():
         expected = seen.answer - (at_concept - seen.answer)
         assert torch.allclose(further.answer, expected, atol=1e-5)
         assert squared_error(further.answer, seen.answer).min() > 0
+
+
+def test_the_concepts_own_prompts_are_led_as_far_as_their_own_setting_says():
+    model = toy.model()
+    adapters = new_adapters(model, toy.LORA, seed=0)
+    made = pictures(model, adapters, eta=1.5, concept_eta=3.0, anchor_images=1)
+    alike, further = (pictures(model, adapters, eta=e, anchor_images=1) for e in (1.5, 3.0))
+    other = Adversary(toy.context(5), False)
+    for kind in ("alone", "subjects"):
+        for index in range(len(made.alone)):
+            own, attacked = (PictureRow(getattr(made, kind), index, who) for who in (None, other))
+            assert torch.equal(made.answer(attacked), getattr(alike, kind).answer[index])
+            expected = getattr(further, kind).answer[index]
+            assert torch.allclose(made.answer(own), expected, atol=1e-5)
+            assert not torch.allclose(made.answer(own), made.answer(attacked), atol=1e-3)
+    row = made.row_of_anchor(other, generator(0, 0, "r"))
+    assert torch.equal(made.answer(row), made.of_anchors.answer[row.index])
 
 
 def test_noisy_pictures_come_with_what_the_network_should_predict_of_them():

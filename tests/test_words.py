@@ -82,7 +82,8 @@ def test_a_token_takes_the_concepts_place_and_no_letters_within_words():
     adapters = new_adapters(model, toy.LORA, seed=0)
     pictures = ChasePictures(
         model, adapters, type(start)(entries, concept="ink"), toy.pool(), toy.context(0),
-        "a * photo", asked=4, eta=3.0, anchor_images=0, anchor_eta=0.0, gen=generator(0, 0, "c"),
+        "a * photo", asked=4, eta=3.0, concept_eta=3.0, anchor_images=0, anchor_eta=0.0,
+        gen=generator(0, 0, "c"),
     )  # fmt: skip
     assert pictures.prompts == ["a * photo", template]
 

@@ -59,13 +59,16 @@ class ChaseConfig(ExtraConfig):
         3, "pictures the original model makes of a prompt of the concept that has none", low=1
     )
     eta: float = setting(
-        3.0, "how far targets on the concept's pictures lie past the anchor", low=0
+        1.5, "how far targets on the concept's pictures lie past the anchor", low=0
+    )
+    concept_eta: float = setting(
+        3.0, "the same where the concept's own prompts are asked for", low=0
     )
     unrelated: int = setting(
         6, "unrelated prompts (of the vocabulary bank, on the concept's pictures) per step: no "
         "prompt whatever is to lead further into the concept", low=0,
     )  # fmt: skip
-    unrelated_eta: float = setting(2.5, "how far these are led away from the concept", low=0)
+    unrelated_eta: float = setting(1.0, "how far these are led away from the concept", low=0)
     anchor_batch: int = setting(
         12, "pictures of the anchors per step, seen under attackers: an erased model draws those, "
         "and there, too, no attacker may lead it anywhere", low=0,
@@ -163,7 +166,7 @@ class _Attack:
         self._model, self._config, self._text, self._gen = model, config, text, gen
         self.pictures = ChasePictures(
             model, adapters, embeddings, pool, anchor, text.template if text is not None else "",
-            asked=config.asked, eta=config.eta, gen=gen,
+            asked=config.asked, eta=config.eta, concept_eta=config.concept_eta, gen=gen,
             anchor_images=config.anchor_images if config.anchor_batch else 0,
             anchor_eta=config.anchor_eta, report=report,
         )  # fmt: skip
@@ -289,7 +292,7 @@ class _Attack:
             torch.stack([r.pictures.noisy[r.index] for r in rows]),
             torch.stack([r.pictures.timestep[r.index] for r in rows]),
             contexts,
-            torch.stack([r.pictures.answer[r.index] for r in rows]),
+            torch.stack([self.pictures.answer(r) for r in rows]),
             torch.tensor([r.weight for r in rows]),
         )
 

@@ -63,7 +63,8 @@ class ChasePictures:
         embeddings: hold the concept's own contexts with their pictures.
         template: the prompt's template, ``*`` in the concept's place.
         asked: noisy pictures of each kind.
-        eta: how far targets on the concept's pictures lie past the anchor.
+        eta: how far targets on the concept's pictures lie past the anchor; concept_eta: where its
+            own contexts are asked for.
         anchor_images: pictures of each anchor, 0 for none; anchor_eta: the same for their targets.
 
     Raises:
@@ -81,12 +82,14 @@ class ChasePictures:
         *,
         asked: int,
         eta: float,
+        concept_eta: float,
         anchor_images: int,
         anchor_eta: float,
         gen: torch.Generator,
         report: Report = silent,
     ):
         self._model, self._adapters, self._report = model, adapters, report
+        self._further = concept_eta - eta
         self._round = embeddings.round
         self._entries = _concept_contexts(embeddings, pool.prompt)
         subjects = self._entries[1:]
@@ -183,6 +186,13 @@ class ChasePictures:
         pictures = self.subjects if named else self.alone
         chosen = torch.randint(len(pictures), (count,), generator=gen).tolist()
         return [PictureRow(pictures, i, adversary, weight) for i in chosen]
+
+    def answer(self, row: PictureRow) -> Tensor:
+        """What the student should say on a row's picture, ``[C, h, w]``."""
+        answer, direction = row.pictures.answer[row.index], row.pictures.direction
+        if row.adversary is not None or direction is None or not self._further:
+            return answer
+        return answer - self._further * direction[row.index]
 
     def row_of_anchor(self, adversary: Adversary, gen: torch.Generator) -> PictureRow:
         """One picture of an anchor, under an attacker."""
