@@ -19,7 +19,7 @@ from ..nodes.fields import rule_of, shown
 from ..nodes.host.run import SAMPLERS, SCHEDULERS
 from .estimate import Cost, cost_of
 from .host import Family, family
-from .places import free_bytes, is_url, stamp, system_of
+from .places import check_writable, free_bytes, is_url, stamp
 from .reading import Plan
 from .row import GALLERY, Row
 
@@ -171,7 +171,7 @@ def _disk(plan: Plan, rows: list[Checked]) -> Iterator[str]:
     """Where results cannot be written, or have no room."""
     if is_url(plan.output):
         try:
-            system_of(plan.output)
+            check_writable(plan.output)
         except DarkMinerError as error:
             yield f"output {error}"
     if not plan.work or is_url(plan.work):

@@ -14,7 +14,7 @@ from ..darkminer.progress.words import about, duration
 from ..hosting import ROOT
 from .checks import Checked
 from .executors import Executor
-from .places import bring_in, bring_out, is_url
+from .places import bring_out, is_url, read_there
 from .process import Task
 from .reading import Plan
 from .results import FILE, Results
@@ -38,9 +38,9 @@ class Night:
         self._plan, self.rows, self._say = plan, rows, say
         self.folder = Path(plan.work)
         self.folder.mkdir(parents=True, exist_ok=True)
-        if is_url(plan.output) and not (self.folder / FILE).exists():
-            bring_in(plan.output, FILE, self.folder)
         self.results = Results(self.folder)
+        if is_url(plan.output):
+            self.results.learn(read_there(plan.output, FILE))
         self._shown = 0.0
 
     @property
@@ -70,6 +70,7 @@ class Night:
         page = as_page(self.rows, self.results.of(one.digest for one in self.rows))
         write_whole(self.folder / PAGE, [page.encode("utf-8")])
         if is_url(self._plan.output):
+            self.results.learn(read_there(self._plan.output, FILE))  # of a second command
             names = [n for n in (PAGE, FILE) if (self.folder / n).exists()]
             bring_out(self.folder, names, self._plan.output)
         self._shown = time.monotonic()

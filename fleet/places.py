@@ -134,12 +134,36 @@ def bring_out(folder: Path, files: Iterable[str], url: str) -> None:
         raise DarkMinerError(f"{url} cannot be written to ({error}): try again.") from error
 
 
-def bring_in(url: str, name: str, folder: Path) -> None:
-    """Copy one file of a URL into a folder, where it is there."""
+def read_there(url: str, name: str) -> bytes:
+    """What a file below a URL holds; nothing where it is not there.
+
+    Raises:
+        DarkMinerError: if it is there and cannot be read.
+    """
     system, root = system_of(url)
     there = f"{root.rstrip('/')}/{name}"
-    if system.exists(there):
-        system.get(there, str(folder / name))
+    try:
+        return system.cat_file(there) if system.exists(there) else b""
+    except OSError as error:
+        raise DarkMinerError(f"{url}/{name} cannot be read ({error}): try again.") from error
+
+
+def check_writable(url: str) -> None:
+    """Write a small file below a URL and take it away again.
+
+    Raises:
+        DarkMinerError: if that is not possible.
+    """
+    system, root = system_of(url)
+    probe = f"{root.rstrip('/')}/.dark-miner-{os.getpid()}"
+    try:
+        system.makedirs(root, exist_ok=True)
+        system.pipe_file(probe, b"dark-miner")
+        system.rm_file(probe)
+    except (OSError, NotImplementedError) as error:
+        raise DarkMinerError(
+            f"{url} cannot be written to ({error}): name another one for output."
+        ) from error
 
 
 def free_bytes(folder: Path) -> int:

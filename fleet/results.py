@@ -41,6 +41,19 @@ class Results:
         if before is None or before["status"] != "done":
             self._lines[result["digest"]] = result
 
+    def learn(self, table: bytes) -> None:
+        """Take over what another machine has written of rows that are not done here.
+
+        Raises:
+            DarkMinerError: if a line cannot be written.
+        """
+        for line in table.splitlines():
+            found = _parsed(line)
+            if found is None or self.done(found["digest"]):
+                continue
+            if self._lines.get(found["digest"]) != found:
+                self.add(found)
+
     def of(self, digests: Iterable[str]) -> dict[str, Result]:
         """The newest result of each digest that has one."""
         return {d: self._lines[d] for d in digests if d in self._lines}

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from dark_miner.darkminer.errors import DarkMinerError
 from dark_miner.fleet.making import make_plan, save_plan
-from dark_miner.fleet.places import bring_in, bring_out, here, is_url, stamp
+from dark_miner.fleet.places import (
+    bring_out,
+    check_writable,
+    here,
+    is_url,
+    read_there,
+    stamp,
+)
 from dark_miner.fleet.process import run_row
 from dark_miner.fleet.reading import plan_of, read_plan
 from dark_miner.fleet.results import FILE, Results
@@ -102,6 +109,21 @@ def test_the_table_outlives_a_crash_in_the_middle_of_a_line(tmp_path):
     assert all(last.done(name) for name in "abc"), "what is done stays done"
 
 
+def test_a_table_learns_what_another_machine_has_done(tmp_path):
+    one, other = Results(tmp_path / "one"), Results(tmp_path / "other")
+    one.add(result("a"))
+    one.add(result("b", "failed", why="no"))
+    other.add(result("b"))
+    other.add(result("c", "failed", why="no"))
+    one.learn((tmp_path / "other" / FILE).read_bytes() + b'{"row": "d", "dig')
+    again = Results(tmp_path / "one")
+    assert [again.done(name) for name in "abcd"] == [True, True, False, False]
+    assert again.of("c")["c"]["why"] == "no"
+    before = (tmp_path / "one" / FILE).read_bytes()
+    again.learn((tmp_path / "other" / FILE).read_bytes())
+    assert (tmp_path / "one" / FILE).read_bytes() == before, "what is known is not written again"
+
+
 def test_files_go_to_a_url_and_come_from_one(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"a" * 100_000)
     url = f"file://{tmp_path}/there"
@@ -111,9 +133,12 @@ def test_files_go_to_a_url_and_come_from_one(tmp_path):
     assert brought.read_bytes() == b"a" * 100_000 and brought.parent == tmp_path / "cache"
     assert here(f"{url}/a.txt", tmp_path / "cache") == brought
     assert stamp(f"{url}/a.txt") == stamp(str(tmp_path / "a.txt"))
-    bring_in(url, "a.txt", tmp_path / "cache")
-    bring_in(url, "missing.txt", tmp_path / "cache")
-    assert (tmp_path / "cache" / "a.txt").exists()
+    assert read_there(url, "a.txt") == b"a" * 100_000 and read_there(url, "missing.txt") == b""
+    check_writable(url)
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["a.txt"]
+    for unwritable in (f"{url}/a.txt", f"file://{tmp_path}/there/a.txt/below"):
+        with pytest.raises(DarkMinerError, match="cannot be written to .* name another one"):
+            check_writable(unwritable)
     assert is_url("s3://x/y") and not is_url("C:/x") and not is_url("/x")
     with pytest.raises(DarkMinerError, match="cannot be opened"):
         here("nosuch://x/y", tmp_path)

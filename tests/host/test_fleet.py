@@ -1,5 +1,6 @@
 """The fleet on a real host: faults before anything runs, rows that are killed, the summary page."""
 
+import hashlib
 import json
 import os
 import re
@@ -182,8 +183,10 @@ def test_a_killed_row_goes_on_to_the_same_bytes_and_a_failed_one_stops_nobody(
     assert page.index("g-noto-paper-0") < page.index("g-ink-paper-0"), "what fails stands first"
     assert f'href="{done["folder"]}/g-ink-paper-0.safetensors"' in page
 
+    there = tmp_path / "there"
     path.write_text(yaml.safe_dump({
-        "output": "again", "machine": {"ray": "off"}, "checkpoints": {"g": "gallery"},
+        "output": f"file://{there}", "work": "again", "machine": {"ray": "off"},
+        "checkpoints": {"g": "gallery"},
         "defaults": DEFAULTS, "rows": [{**rows[1], "attacks": []}],
     }))  # fmt: skip
     killer = threading.Thread(target=killed_once, args=(tmp_path / "again",))
@@ -194,8 +197,14 @@ def test_a_killed_row_goes_on_to_the_same_bytes_and_a_failed_one_stops_nobody(
     assert one["status"] == "done" and one["attempts"] == 2, one
     assert "goes on after" in (killed.folder / one["folder"] / "log.txt").read_text()
     assert one["sha256"] == done["sha256"]
+    brought = (there / one["folder"] / one["files"]["lora"]).read_bytes()
+    assert hashlib.sha256(brought).hexdigest() == done["sha256"]
+    assert (there / "index.html").read_text("utf-8").count("g-ink-paper-0")
     mute = night(path, work=lambda task: pytest.fail("a row that is done was done again"))
     assert not mute.left
+    path.write_text(path.read_text().replace("work: again", "work: elsewhere"))
+    other = night(path, work=lambda task: pytest.fail("another machine did it again"))
+    assert not other.left and other.folder.name == "elsewhere"
 
 
 def test_the_command_says_what_is_missing(tmp_path):
