@@ -29,15 +29,22 @@ export function forget(kept) {
   });
 }
 
-/** The node of the open workflow that a state is of; inside subgraphs "12:5" is 5 inside 12. */
-export function nodeOf(app, state) {
-  if (app.isGraphReady === false) return null;
+/** The node of the open workflow with an id such as "12:5", 5 inside the subgraph 12. */
+export function nodeAt(app, id) {
   let graph = app.rootGraph ?? app.graph;
-  if (!graph || !state.workflow || graph.id !== state.workflow) return null;
   let node = null;
-  for (const id of state.node.split(":")) {
-    node = graph?.getNodeById(Number(id));
+  for (const part of String(id).split(":")) {
+    node = graph?.getNodeById(Number(part));
     graph = node?.subgraph;
   }
+  return node ?? null;
+}
+
+/** The node of the open workflow that a state is of. */
+export function nodeOf(app, state) {
+  if (app.isGraphReady === false) return null;
+  const graph = app.rootGraph ?? app.graph;
+  if (!graph || !state.workflow || graph.id !== state.workflow) return null;
+  const node = nodeAt(app, state.node);
   return node && (node.comfyClass ?? node.type) === state.kind ? node : null;
 }
