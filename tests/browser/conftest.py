@@ -33,9 +33,11 @@ AFTER = (7, 8)
 
 def pytest_collection_modifyitems(config, items):
     """Leave the browser out where nobody asks for it."""
-    if "browser" in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker("browser")]
+    asked = config.option.markexpr
+    left_out = [
+        item for item in items
+        if any(item.get_closest_marker(mark) and mark not in asked for mark in ("browser", "walk"))
+    ]  # fmt: skip
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
@@ -81,12 +83,12 @@ class Open:
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.wait_for_timeout(2000)
 
-    def load(self, values=FEW):
-        """The demo's template, made short."""
+    def load(self, values=FEW, whole=False):
+        """The demo's template, made short; whole: with the pictures that are drawn at its end."""
         graph = json.loads((ROOT / "workflows" / "erase_demo.json").read_text(encoding="utf-8"))
         graph["id"] = self._workflow
         for node in graph["nodes"]:
-            node["mode"] = 2 if node["id"] in AFTER else node["mode"]
+            node["mode"] = 2 if node["id"] in AFTER and not whole else node["mode"]
         self.page.evaluate("graph => app.loadGraphData(graph)", graph)
         for node, changes in values.items():
             for name, value in changes.items():
