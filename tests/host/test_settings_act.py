@@ -277,9 +277,9 @@ def test_repairing_is_as_long_as_the_chase_asks_for(hosted, chase, before, given
 
 
 def test_loop_and_graph_repair_alike(comfy):
-    mending = {"repair_steps": "3", "repair_lr_drop": "2", "repair_retain_batch": "2", **SHORTEST}
+    mending = {"repair_steps": "3", "repair_lr_drop": "2", "repair_retain_batch": "2"}
     by_node, _ = scored(comfy, by_settings("loras/repaired", **mending), ["loop", 5])
-    plain, _ = scored(comfy, by_settings("loras/not_repaired", **SHORTEST), ["loop", 5])
+    plain, _ = scored(comfy, by_settings("loras/not_repaired"), ["loop", 5])
     stages = graph_by_settings("loras/repaired_graph", **mending)
     by_graph, _ = scored(comfy, stages, ["close", 3])
     assert same(by_graph, by_node) and not same(plain, by_node)
