@@ -34,7 +34,7 @@ def test_a_style_is_erased_from_the_template_as_it_is(opened, comfy, chromium):
             break
         seen.append((title, where, share))
         stage = next((s for s in ("text start", "chase", "round 1") if s in title), None)
-        if stage not in shown and tab.panel().locator("figure svg").count():
+        if stage and stage not in shown and tab.panel().locator("figure svg").count():
             shown.add(stage)
             tab.panel().screenshot(path=SHOTS / f"walk_2_{stage.replace(' ', '_')}.png")
         tab.page.wait_for_timeout(EVERY)
