@@ -230,7 +230,7 @@ def asleep(task):
 
 def test_two_thousand_rows_cost_next_to_nothing():
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'ray[default]'")
-    rows, seconds, slots = 2000, 30.0, 80  # a real row takes minutes
+    rows, seconds, slots = 2000, 15.0, 40  # a real row takes minutes
     ray.init(num_cpus=slots, object_store_memory=STORE, include_dashboard=False,
              log_to_driver=False)  # fmt: skip
     try:
