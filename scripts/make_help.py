@@ -6,7 +6,8 @@
 ``js/docs/NODE.md`` is written by hand but for its sections "Inputs" and "Outputs", which come from
 the tooltips: lists, since the side panel that shows them is narrow. Inputs whose tooltips begin
 alike ("Mining (equation 5): ") stand under that as a heading, those that the node folds away under
-one of their own. A node without a page gets one to fill in.
+one of their own. Its picture (``make_help_pictures.py``) stands below what it says first. A node
+without a page gets one to fill in.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from typing import Any
 from make_workflows import ROOT, definitions, inputs_of, type_name
 
 PAGES = ROOT / "js" / "docs"
+PICTURES = PAGES / "pictures"
 SECTION = re.compile(r"## (Inputs|Outputs)\n.*?(?=\n## |\Z)", re.S)
+PICTURE = re.compile(r"\n!\[[^\]]*\]\(pictures/[^)]*\)\n")
 
 
 RARE = "Seldom changed"
@@ -77,7 +80,12 @@ def outputs_list(info: dict[str, Any]) -> str:
 
 
 def page(text: str, info: dict[str, Any]) -> str:
-    """The page with its two lists replaced."""
+    """The page with its two lists and its picture replaced."""
+    text = PICTURE.sub("", text)
+    file = PICTURES / f"{info['name']}.png"
+    if file.is_file():
+        shown = f"![The node as it lies on the canvas](pictures/{file.name})"
+        text = text.replace("\n## ", f"\n{shown}\n\n## ", 1)
     lists = {"Inputs": inputs_list(info), "Outputs": outputs_list(info)}
     return SECTION.sub(lambda m: f"## {m[1]}\n\n{lists[m[1]]}\n", text).rstrip() + "\n"
 

@@ -105,6 +105,8 @@ def test_help_pages_are_those_of_the_schemas(definitions):
     assert set(pages) == set((ROOT / "js" / "docs").glob("*.md"))
     stale = [path.name for path, text in pages.items() if path.read_text("utf-8") != text]
     assert not stale, f"run scripts/make_help.py: {stale}"
+    shown = {path.stem for path in (ROOT / "js" / "docs" / "pictures").iterdir()}
+    assert shown == {path.stem for path in pages}, "run scripts/make_help_pictures.py"
 
 
 @pytest.mark.parametrize("name", NAMES)
