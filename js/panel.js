@@ -9,11 +9,13 @@ import { app } from "../../scripts/app.js";
 import { panelOf, withoutPanel } from "./panel/attached.js";
 import { forget, known, nodeOf, remember } from "./panel/states.js";
 import { toast } from "./panel/toast.js";
+import { speak } from "./panel/words.js";
 
 const EVENT = "darkminer.panel";
 const PANEL = "DarkMiner.Panel.Show";
 const PICTURES = "DarkMiner.Panel.Pictures";
 const TOASTS = "DarkMiner.Panel.Toasts";
+const LANGUAGE = "Comfy.Locale";
 
 let panels = true; // as the setting says; the page keeps its new value only after onChange
 
@@ -94,6 +96,11 @@ app.registerExtension({
       if (app.extensionManager.setting.get(TOASTS) ?? true) toast(app, before.state, detail);
     });
     api.addEventListener("reconnected", catchUp);
+    await speak(app.ui.settings.getSettingValue(LANGUAGE));
+    app.ui.settings.addEventListener(`${LANGUAGE}.change`, async ({ detail }) => {
+      await speak(detail.value);
+      known().forEach(show);
+    });
     await catchUp();
   },
   // Nodes are made anew when a workflow is opened and when something is undone.

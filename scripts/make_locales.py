@@ -8,6 +8,7 @@ English is the schema itself, and of settings what stands in ``js``. The other l
 in ``scripts/locales``: names of nodes, inputs and outputs, and the tooltips of the inputs that are
 not folded away, by their English text, so that a tooltip that has changed is missed at once. Names
 of Dark Miner Settings are put together of stage and setting. What a table lacks ends the script.
+The panel's words go to ``js/panel/languages``; a test knows all that it can say.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 from make_workflows import ROOT, Info, definitions, dump, inputs_of
 
 FOLDER, TABLES = ROOT / "locales", Path(__file__).parent / "locales"
+PANEL = ROOT / "js" / "panel" / "languages"
 LANGUAGES = ("zh", "ja")
 ENGLISH = {"DarkMiner": "Dark Miner"}
 CATEGORY, SETTINGS = "DarkMiner", "DarkMinerSettings"
@@ -124,6 +126,7 @@ def build(nodes: Info) -> dict[Path, str]:
         files[FOLDER / language / "settings.json"] = dump(
             {setting.replace(".", "_"): texts for setting, texts in table["settings"].items()}
         )
+        files[PANEL / f"{language}.json"] = dump(table["panel"])
         named = {"nodeCategories": {c: table["categories"][c] for c in categories(known)}}
         files[FOLDER / language / "main.json"] = dump(named)
     return files

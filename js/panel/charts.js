@@ -1,5 +1,7 @@
 // Small charts in SVG: a loss curve, the scores of all rounds, one score against its threshold.
 
+import { say } from "./words.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 export function svg(name, attributes, ...children) {
@@ -36,7 +38,8 @@ export function curve({ title, steps, points }) {
     (width * (step - first)) / all,
     2 + ((height - 4) * (high - loss)) / span,
   ]);
-  const words = `Loss of ${title}: ${short(losses[0])} at first, now ${short(losses.at(-1))}.`;
+  const moved = say(`loss ${short(losses[0])} at first, now ${short(losses.at(-1))}`);
+  const words = `${say(title)} · ${moved}`;
   return picture(width, height, words, line(at, "dm-line"));
 }
 
@@ -56,9 +59,8 @@ export function scores(looks) {
   const y = (value) => height * (1 - share(value));
   const limit = looks.map(({ threshold }, i) => [x(i), y(threshold)]);
   const newest = looks.at(-1);
-  const words =
-    `Scores of ${looks.length} verifications: ${short(looks[0].score)} at first, now ` +
-    `${short(newest.score)}; threshold ${short(newest.threshold)}.`;
+  const [first, now, threshold] = [looks[0].score, newest.score, newest.threshold].map(short);
+  const words = say(`${looks.length} scores: ${first} at first, now ${now}, threshold ${threshold}`);
   return picture(
     width, height, words,
     line(limit, "dm-limit"),
@@ -70,7 +72,7 @@ export function scores(looks) {
 export function meter(look, looks) {
   const share = scale(looks);
   const [zero, end, limit] = [0, look.score, look.threshold].map((value) => 100 * share(value));
-  const words = `Score ${short(look.score)}, threshold ${short(look.threshold)}.`;
+  const words = say(`score ${short(look.score)}, threshold ${short(look.threshold)}`);
   return picture(
     100, 10, words,
     svg("rect", { x: 0, y: 2, width: 100, height: 6, class: "dm-track" }),

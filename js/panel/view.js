@@ -2,15 +2,21 @@
 // the keyboard, and the pictures, stay.
 
 import { curve, meter, scores, short } from "./charts.js";
+import { say } from "./words.js";
 
 const SHOWN = 6; // verifications whose pictures are shown: the first and the newest
-const SAID = { running: "", done: "Finished", stopped: "Stopped", failed: "Failed" };
 
 function element(name, className = "", ...children) {
   const made = document.createElement(name);
   if (className) made.className = className;
   made.append(...children);
   return made;
+}
+
+/** What a run that has ended came to, in a word. */
+function ended(state) {
+  if (state === "done") return say("Finished");
+  return state === "stopped" ? say("Stopped") : say("Failed");
 }
 
 export class View {
@@ -27,7 +33,6 @@ export class View {
     this.where = element("div", "dm-where");
     this.bar = element("div", "dm-bar", element("i"));
     this.bar.setAttribute("role", "progressbar");
-    this.bar.setAttribute("aria-label", "How much of the run is done");
     this.bar.setAttribute("aria-valuemin", 0);
     this.bar.setAttribute("aria-valuemax", 100);
     this.news = element("p", "dm-words");
@@ -36,7 +41,6 @@ export class View {
     const head = element("div", "dm-head", this.title, this.fold);
     this.inner = element("div", "dm-inner", head, this.where, this.bar, this.news, this.body);
     this.element = element("section", "dm-panel", this.inner);
-    this.element.setAttribute("aria-label", "Dark Miner: how the run goes");
   }
 
   /** Draw a state, with the pictures of which verifications: "all", "newest" or "none". */
@@ -49,18 +53,20 @@ export class View {
     const share = Math.round(100 * state.share);
     this.element.dataset.state = state.state;
     this.element.dataset.kind = state.kind;
-    this.title.textContent = running ? state.title || state.words : SAID[state.state];
+    this.element.setAttribute("aria-label", `Dark Miner: ${say("how the run goes")}`);
+    this.bar.setAttribute("aria-label", say("How much of the run is done"));
+    this.title.textContent = running ? say(state.title || state.words) : ended(state.state);
     this.where.textContent = running ? whereabouts(state) : "";
     this.bar.firstChild.style.width = `${share}%`;
     this.bar.setAttribute("aria-valuenow", share);
-    this.tell(running ? state.note : state.words);
+    this.tell(say(running ? state.note : state.words));
     this.body.replaceChildren(...(this.folded ? [] : this.pieces(state, running)));
     this.bar.hidden = !running;
     this.where.hidden = !this.where.textContent;
     this.fold.hidden = !state.looks.length && !state.curve;
-    this.fold.textContent = this.folded ? "Show" : "Hide";
+    this.fold.textContent = this.folded ? say("Show") : say("Hide");
     this.fold.setAttribute("aria-expanded", !this.folded);
-    this.fold.setAttribute("aria-label", `${this.fold.textContent} curve and rounds`);
+    this.fold.setAttribute("aria-label", this.folded ? say("Show curve and rounds") : say("Hide curve and rounds"));
     this.measure();
   }
 
@@ -95,13 +101,13 @@ export class View {
 
   curvePiece(given) {
     const now = element("b", "", short(given.points.at(-1)[1]));
-    const caption = element("figcaption", "", `Loss · ${given.title} `, now);
+    const caption = element("figcaption", "", `${say("Loss")} · ${say(given.title)} `, now);
     return element("figure", "dm-chart", caption, curve(given));
   }
 
   looksPiece(about, looks) {
-    const caption = element("figcaption", "", about ? `Scores · ${about} ` : "Scores ");
-    caption.append(element("span", "dm-dim", `threshold ${short(looks.at(-1).threshold)}`));
+    const caption = element("figcaption", "", [say("Scores"), about].filter(Boolean).join(" · ") + " ");
+    caption.append(element("span", "dm-dim", `${say("threshold")} ${short(looks.at(-1).threshold)}`));
     const shown = looks.length > SHOWN ? [looks[0], ...looks.slice(1 - SHOWN)] : looks;
     const tiles = element("ol", "dm-looks", ...shown.map((look) => this.tile(look, looks)));
     const piece = element("figure", "dm-chart", caption);
@@ -111,12 +117,12 @@ export class View {
   }
 
   tile(look, looks) {
-    const said = element("div", "dm-said", element("b", "", look.name), ` ${short(look.score)}`);
-    const verdict = element("div", "dm-verdict", look.there ? "still there" : "not found");
+    const said = element("div", "dm-said", element("b", "", say(look.name)), ` ${short(look.score)}`);
+    const verdict = element("div", "dm-verdict", look.there ? say("still there") : say("not found"));
     const pair = element("div", "dm-pair");
-    const words = ["what the anchor shows", "what mining found"];
+    const words = [say("what the anchor shows"), say("what mining found")];
     if (this.which === "all" || (this.which === "newest" && look === looks.at(-1))) {
-      look.pair?.forEach((name, i) => pair.append(this.image(name, `${look.name}: ${words[i]}`)));
+      look.pair?.forEach((name, i) => pair.append(this.image(name, `${say(look.name)}: ${words[i]}`)));
     }
     const tile = element("li", look.there ? "is-there" : "is-gone", pair, meter(look, looks));
     tile.append(said, verdict);
@@ -140,6 +146,6 @@ export class View {
 }
 
 function whereabouts({ about, step, steps, unit, left }) {
-  const at = steps > 1 ? `${unit || "step"} ${step} of ${steps}` : "";
-  return [about, at, left].filter(Boolean).join(" · ");
+  const at = steps > 1 ? say(`${unit || "step"} ${step} of ${steps}`) : "";
+  return [about, at, left && say(left)].filter(Boolean).join(" · ");
 }

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from .conftest import ROOT, set_host_setting
+from .conftest import ROOT, SHOTS, set_host_setting
 
 pytestmark = [pytest.mark.browser, pytest.mark.host]
 
@@ -34,6 +34,26 @@ def test_nodes_speak_the_users_language(opened, comfy, language):
             named = {of["name"] for of in wanted[name]["inputs"].values() if "name" in of}
             assert named & set(labels), name
         tab.shot(f"language_{language}")
+        assert tab.faults == []
+    finally:
+        set_host_setting(comfy, "Locale", "en")
+
+
+def test_the_panel_speaks_the_users_language(opened, comfy):
+    """Where the run is, how it ended, and again when another language is chosen meanwhile."""
+    set_host_setting(comfy, "Locale", "zh")
+    try:
+        tab = opened()
+        tab.load()
+        tab.run()
+        tab.look_at(4, 720)
+        tab.panel("已完成").wait_for(timeout=240_000)
+        assert tab.panel("仍然存在").count() == 1 and tab.panel("still there").count() == 0
+        tab.panel().screenshot(path=SHOTS / "panel_zh.png")
+        tab.page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'ja')")
+        tab.panel("完了").wait_for(timeout=30_000)
+        tab.page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+        tab.panel("Finished").wait_for(timeout=30_000)
         assert tab.faults == []
     finally:
         set_host_setting(comfy, "Locale", "en")
