@@ -10,7 +10,7 @@ SHORT = {  # what the widgets of test_nodes.loop ask for; there late rates follo
     "max_rounds": "2", "verify_threshold": "-1", "mine_steps": "3", "mine_lr_drop": "2",
     "mine_length": "20", "mine_count": "1", "start_steps": "4", "start_lr_drop": "4",
     "circumvent_steps": "4", "circumvent_lr_drop": "2", "chase_steps": "3", "chase_lr_drop": "2",
-    "bank_size": "6", "sampling_steps": "3", "sampling_cfg": "2", "sampling_batch": "16",
+    "bank_size": "6", "sampling_steps": "2", "sampling_cfg": "2", "sampling_batch": "16",
 }  # fmt: skip
 SHORTEST = SHORT | {
     "text_words": "1", "start_images": "1", "chase_anchor_images": "1", "bank_size": "2",

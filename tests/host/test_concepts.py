@@ -5,16 +5,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from .by_settings import SETTINGS, SHORTEST, UNTOUCHED
 from .conftest import script
-from .test_nodes import HELD_OUT, SAMPLING, failing, models_and_pool, node
+from .test_nodes import HELD_OUT, failing, models_and_pool, node
 
 pytestmark = pytest.mark.host
 
 SIZES = {"template": "a * drawing", "size": 5, "width": 32, "height": 32}
+SETTLED = {"few": node(SETTINGS, preset="fast", **SHORTEST)}
 FEW = {
-    "anchor_prompt": "a drawing", "negative_prompt": "", "preset": "fast", "max_rounds": 1,
-    "seed": 3, **SAMPLING, "threshold": "-1", "mine_steps": 2, "length": 20, "count": 1,
-    "circumvent_steps": 3, "chase_steps": 2, "bank_size": 4, "run_folder": "off",
+    "anchor_prompt": "a drawing", "negative_prompt": "", "preset": "fast", "max_rounds": 0,
+    "seed": 3, **UNTOUCHED, "settings": ["few", 0], "run_folder": "off",
 }  # fmt: skip
 M, CLIP, VAE, VISION = (["m", i] for i in range(4))
 
@@ -34,6 +35,7 @@ def drawn(model):
 
 def listed(concepts, **changes):
     return {
+        **SETTLED,
         "m": node("DarkMinerDemoModels"),
         "list": node(
             "EraseConcepts", model=M, clip=CLIP, vae=VAE, clip_vision=VISION, concepts=concepts,
@@ -46,7 +48,7 @@ def listed(concepts, **changes):
 
 def by_hand():
     """The same with a pool and a loop node for each concept."""
-    graph, model = {}, M
+    graph, model = dict(SETTLED), M
     for name in ("ink", "noto"):
         pool = models_and_pool(name, seed=FEW["seed"])["pool"]
         pool["inputs"]["model"] = model

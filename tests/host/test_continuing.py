@@ -26,7 +26,7 @@ def pack(name):
 def world(hosted):
     """The gallery's models and a pool of a few pictures."""
     model, clip, vae, vision = pack("demo.models").load_demo_models()
-    sampling = pack("darkminer.config").SamplingConfig(3, 2.0, "euler", "normal", 16)
+    sampling = pack("darkminer.config").SamplingConfig(2, 2.0, "euler", "normal", 16)
     pool = pack("nodes.erase.image_pool").made(
         model, clip, vae, "ink", "a * drawing", "", 6, 32, 32, 0, sampling, lambda report: None
     )

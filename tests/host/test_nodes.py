@@ -13,7 +13,7 @@ from .conftest import script
 pytestmark = pytest.mark.host
 
 SAMPLING = {
-    "sampling_steps": 3, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal",
+    "sampling_steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal",
     "batch_size": 16,
 }  # fmt: skip
 HELD_OUT = "ball, bouquet"

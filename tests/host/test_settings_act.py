@@ -155,7 +155,7 @@ def test_zero_acts_in_a_whole_run_and_the_file_says_so(world):
     assert used["retain"]["weight"] == used["chase"]["unrelated"] == used["chase"]["steps"] == 0
     assert rounds == 0 and run["bank"] is None and used["max_rounds"] == 0
     assert {e.kind for e in found.entries} == {"text"}, "a chase would have left its attackers"
-    assert used["sampling"] == run["sampling"] and run["sampling"]["steps"] == 3
+    assert used["sampling"] == run["sampling"] and run["sampling"]["steps"] == 2
 
 
 def test_a_pool_is_made_as_settings_say(world):
@@ -211,7 +211,7 @@ def test_a_list_of_concepts_is_erased_by_settings(world):
     )  # fmt: skip
     assert len(each) == 2 and lora.metadata["ss_network_dim"] == "4"
     for run in json.loads(lora.metadata["darkminer_runs"]):
-        assert run["settings"]["mine"]["steps"] == 3 and run["sampling"]["steps"] == 3
+        assert run["settings"]["mine"]["steps"] == 3 and run["sampling"]["steps"] == 2
 
 
 def test_guidance_of_settings_wants_its_other_side(nodes, sockets):
@@ -277,9 +277,10 @@ def test_repairing_is_as_long_as_the_chase_asks_for(hosted, chase, before, given
 
 
 def test_loop_and_graph_repair_alike(comfy):
-    mending = {"repair_steps": "3", "repair_lr_drop": "2", "repair_retain_batch": "2"}
+    few = {**SHORTEST, "max_rounds": "2"}
+    mending = few | {"repair_steps": "3", "repair_lr_drop": "2", "repair_retain_batch": "2"}
     by_node, _ = scored(comfy, by_settings("loras/repaired", **mending), ["loop", 5])
-    plain, _ = scored(comfy, by_settings("loras/not_repaired"), ["loop", 5])
+    plain, _ = scored(comfy, by_settings("loras/not_repaired", **few), ["loop", 5])
     stages = graph_by_settings("loras/repaired_graph", **mending)
     by_graph, _ = scored(comfy, stages, ["close", 3])
     assert same(by_graph, by_node) and not same(plain, by_node)
