@@ -3,13 +3,29 @@
 Some ten minutes; ``-m walk`` asks for it. Its pictures lie in ``.work/browser`` as ``walk_*.png``.
 """
 
+import logging
+
 import pytest
 
 from .conftest import SHOTS
 
 pytestmark = [pytest.mark.walk, pytest.mark.host]
 
+log = logging.getLogger(__name__)
+
 LOOP, COMPARED = 4, 8
+TIMED = """async () => {
+  const { View } = await import("/extensions/dark-miner/panel/view.js");
+  const show = View.prototype.show;
+  window.drawn = { times: 0, ms: 0 };
+  View.prototype.show = function (...given) {
+    const begun = performance.now();
+    show.apply(this, given);
+    window.drawn.ms += performance.now() - begun;
+    window.drawn.times += 1;
+  };
+}"""
+"""The page counts what the panel costs it."""
 EVERY = 3_000
 SAID = """() => {
   const panel = document.querySelector(".dm-panel[data-kind=DarkMinerLoop]");
@@ -24,6 +40,7 @@ def test_a_style_is_erased_from_the_template_as_it_is(opened, comfy, chromium):
     tab = opened()
     tab.load({}, whole=True)
     tab.shot("walk_1_template")
+    tab.page.evaluate(TIMED)
     tab.page.get_by_role("button", name="Run", exact=True).first.click()
     tab.look_at(LOOP, 720)
     tab.panel().wait_for(timeout=240_000)
@@ -39,6 +56,10 @@ def test_a_style_is_erased_from_the_template_as_it_is(opened, comfy, chromium):
             tab.panel().screenshot(path=SHOTS / f"walk_2_{stage.replace(' ', '_')}.png")
         tab.page.wait_for_timeout(EVERY)
     assert state == "done", title
+    drawn = tab.page.evaluate("window.drawn")
+    log.info(
+        "panel drawn %s times in %.0f ms, in about %s s", *drawn.values(), EVERY * len(seen) / 1e3
+    )
     assert {"text start", "chase"} <= shown
     assert all(title for title, _, _ in seen), "it always says what it is doing"
     silent = [where for _, where, _ in seen if " left" not in where]

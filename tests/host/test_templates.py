@@ -27,7 +27,7 @@ pytestmark = pytest.mark.host
 WORKFLOWS = ROOT / "workflows"
 FEW = {
     "size": 3, "pictures": 1, "width": 32, "height": 32, "sampling_steps": 2, "steps": 2,
-    "max_rounds": 2, "mine_steps": 2, "count": 1, "length": 5, "words": 2, "draws": 1,
+    "max_rounds": 1, "mine_steps": 2, "count": 1, "length": 5, "words": 2, "draws": 1,
     "circumvent_steps": 2, "chase_steps": 2, "bank_size": 3, "threshold": "-1",
     "run_folder": "off",
 }  # fmt: skip
