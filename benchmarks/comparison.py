@@ -70,6 +70,11 @@ METHODS: dict[str, Method] = {
         "steps": 200, "learning_rate": 2e-4, "rank": 64, "batch": 4, "share": 0.5, "beta": 1.0,
         "prompts": 64,
     }),
+    "stereo": Method("STEREO", "StereoErasure", {
+        "layers": "both", "rounds": 2, "steps": 200, "learning_rate": 1e-3, "rank": 16,
+        "search_steps": 300, "search_rate": 5e-3, "word": "picture", "eta": 1.0, "toward": 1.0,
+        "away": 3.0, "draw_steps": 20, "guidance": 3.0, "prompts": 64,
+    }),
     **{f"sld-{s}": Method(f"SLD, {s}", "SafeLatentDiffusion", {"setting": s, "strength": 1.0})
        for s in ("medium", "strong", "max")},
     "fast": Method("this pack, `fast`", preset="fast"),

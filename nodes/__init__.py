@@ -17,6 +17,7 @@ from .compare.esd import ErasedStableDiffusion
 from .compare.salun import SaliencyUnlearning
 from .compare.sld import SafeLatentDiffusion
 from .compare.slider import ConceptSlider
+from .compare.stereo import StereoErasure
 from .compare.uce import UnifiedConceptEditing
 from .demo_models import DarkMinerDemoModels
 from .erase.bank import DarkMinerVocabularyBank
@@ -69,6 +70,7 @@ NODES: list[type[io.ComfyNode]] = [
     ConceptSlider,
     SafeLatentDiffusion,
     SaliencyUnlearning,
+    StereoErasure,
     DarkMinerDemoModels,
 ]
 

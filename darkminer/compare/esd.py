@@ -58,6 +58,8 @@ def esd(
     config: ESDConfig,
     *,
     seed: int,
+    stage: str = STAGE,
+    round_: int = 0,
     report: Report = silent,
 ) -> list[float]:
     """Train the adapters; the loss of each step.
@@ -65,12 +67,13 @@ def esd(
     Args:
         concepts: contexts ``[L, D]`` of prompts that name the concept; a step takes one.
         empty: the empty prompt's context ``[L0, D]``.
+        stage, round_: what errors and reports call it, where it is a part of something else.
 
     Raises:
         DivergedError: if a loss is not finite or the LoRA has grown beyond its limit.
     """
-    gen = generator(seed, 0, "compare.esd")
-    trainer = Trainer(model, adapters, config, stage=STAGE, round_=0, report=report)
+    gen = generator(seed, round_, f"compare.{stage}")
+    trainer = Trainer(model, adapters, config, stage=stage, round_=round_, report=report)
     for _ in range(config.steps):
         context = concepts[int(torch.randint(len(concepts), (), generator=gen))]
         noisy, index = half_drawn(

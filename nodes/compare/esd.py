@@ -35,11 +35,7 @@ class ErasedStableDiffusion(io.ComfyNode):
                 ),
                 training.real("eta", 1.0, "Negative guidance: how far away from the concept."),
                 *training.descent(300, 0.001),
-                training.whole(
-                    "draw_steps", 20, "Sampling steps of the pictures that it trains on, which "
-                    "the erased model draws half (authors: 50).", 200,
-                ),
-                training.real("guidance", 3.0, "Guidance of these pictures.", 30.0),
+                *training.drawn(),
                 inputs.seed(),
             ],
             outputs=training.outputs(),

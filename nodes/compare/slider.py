@@ -14,7 +14,6 @@ from ..host.text import contexts
 from . import training
 
 NODE = "ConceptSlider"
-_PARTS = {"cross-attention": "x", "everything else": "u", "both": "all"}
 
 
 class ConceptSlider(io.ComfyNode):
@@ -35,17 +34,10 @@ class ConceptSlider(io.ComfyNode):
                     tooltip="leco: the concept's prompt learns to show the anchor and less. "
                     "slider: it stays itself less what the concept adds, taken beside other words.",
                 ),
-                io.Combo.Input(
-                    "layers", options=list(_PARTS), default="both",
-                    tooltip="Which linear layers of the attention blocks are adapted.",
-                ),
+                training.layers(),
                 training.real("scale", 1.0, "How far away from the concept."),
                 *training.descent(300, 0.001),
-                training.whole(
-                    "draw_steps", 20, "Sampling steps of the pictures that it trains on, which "
-                    "the erased model draws half (authors: 50).", 200,
-                ),
-                training.real("guidance", 3.0, "Guidance of these pictures.", 30.0),
+                *training.drawn(),
                 training.whole(
                     "prompts", 16, "Prompts with other words in them, besides the concept's own: "
                     "a slider's attributes.", 1000, 0,
@@ -75,7 +67,7 @@ class ConceptSlider(io.ComfyNode):
                 NODE, training.plan_of(STAGE, steps, draw_steps + 3, f"erasing by {loss}")
             )
             with training.session_of(model, clip, pool, NODE, anchor=anchor_prompt) as session:
-                adapters = adapters_on(session, _PARTS[layers], new, seed)
+                adapters = adapters_on(session, training.PARTS[layers], new, seed)
                 losses = slide(session, adapters, told, empty, config, seed=seed, report=progress)
                 made = training.Made(
                     adapters.state(), losses, "LECO" if loss == "leco" else "Concept Slider",

@@ -32,6 +32,7 @@ from ..host.text import conditioning, contexts
 
 CATEGORY = "DarkMiner/compare"
 EMPTY = ""
+PARTS = {"cross-attention": "x", "everything else": "u", "both": "all"}
 ALIASES = ["erase", "unlearn", "forget", "baseline", "concept erasure"]
 
 
@@ -205,6 +206,25 @@ def descent(steps: int, rate: float) -> list:
         real("learning_rate", rate, "Adam's learning rate.", 1.0, 1e-7),
         whole("rank", 16, "Rank of the LoRA.", 256),
     ]
+
+
+def layers():
+    """Which layers are trained, of :data:`PARTS`."""
+    return io.Combo.Input(
+        "layers", options=list(PARTS), default="both",
+        tooltip="Which linear layers of the attention blocks are adapted.",
+    )  # fmt: skip
+
+
+def drawn() -> list:
+    """Pictures half drawn by the student."""
+    return [
+        whole(
+            "draw_steps", 20, "Sampling steps of the pictures that it trains on, which "
+            "the erased model draws half (authors: 50).", 200,
+        ),
+        real("guidance", 3.0, "Guidance of these pictures.", 30.0),
+    ]  # fmt: skip
 
 
 def outputs(losses: bool = True) -> list:

@@ -30,8 +30,13 @@ GIVEN = {
         "loss": "slider", "layers": "both", "scale": 1.0, **WORDS, **DRAWN, **TRAINED,
     },
     "SaliencyUnlearning": {"batch": 2, "share": 0.5, "beta": 1.0, **WORDS, **TRAINED, **SAMPLING},
+    "StereoErasure": {
+        "layers": "both", "rounds": 2, "search_steps": 2, "search_rate": 0.005, "word": "picture",
+        "eta": 1.0, "toward": 1.0, "away": 3.0, "prompts": 2, "exclude_words": "", **DRAWN,
+        **TRAINED,
+    },
 }  # fmt: skip
-METHOD = dict(zip(GIVEN, ("ESD-x", "UCE", "CA", "Concept Slider", "SalUn"), strict=True))
+METHOD = dict(zip(GIVEN, ("ESD-x", "UCE", "CA", "Concept Slider", "SalUn", "STEREO"), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,20 @@ def test_the_same_seed_gives_the_same_bytes_and_the_model_stays(run, sockets, na
     (record,) = json.loads(lora.metadata["darkminer_runs"])
     assert record["node"] == name and record["settings"]["method"] == METHOD[name]
     assert lora.metadata["darkminer_concept"] == "ink"
+
+
+@pytest.mark.parametrize("name", [n for n in GIVEN if n != "UnifiedConceptEditing"])
+def test_the_stop_button_stops_it_and_leaves_the_model(run, sockets, name):
+    import comfy.model_management as management
+
+    model, before = sockets["MODEL"], digest(sockets["MODEL"])
+    management.interrupt_current_processing(True)
+    try:
+        with pytest.raises(management.InterruptProcessingException):
+            run(name, steps=100_000)
+    finally:
+        management.interrupt_current_processing(False)
+    assert digest(model) == before and not model.patches
 
 
 def test_a_rank_too_low_for_uces_edit_is_in_the_metadata(run):

@@ -30,7 +30,7 @@ NODES = (
     "CompareErasure", "MeasureVerification", "ScaleConditioning",
     "MeasureFidelity",
     "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
-    "SafeLatentDiffusion", "SaliencyUnlearning",
+    "SafeLatentDiffusion", "SaliencyUnlearning", "StereoErasure",
 )  # fmt: skip
 
 
