@@ -14,6 +14,7 @@ from .attack.verdict import AttackErasure
 from .checks import guard
 from .compare.ablation import ConceptAblation
 from .compare.esd import ErasedStableDiffusion
+from .compare.prompt_filter import PromptFilter
 from .compare.salun import SaliencyUnlearning
 from .compare.sld import SafeLatentDiffusion
 from .compare.slider import ConceptSlider
@@ -71,6 +72,7 @@ NODES: list[type[io.ComfyNode]] = [
     SafeLatentDiffusion,
     SaliencyUnlearning,
     StereoErasure,
+    PromptFilter,
     DarkMinerDemoModels,
 ]
 

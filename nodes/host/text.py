@@ -44,6 +44,30 @@ def contexts(clip: Any, prompts: Sequence[str], made: Made = unwatched) -> list[
     return found
 
 
+def pooled(clip: Any, prompt: str) -> Tensor:
+    """The text encoder's embedding of a whole prompt, ``[n, D]`` float32 CPU.
+
+    The host keeps that of the first chunk of a long prompt; here each of n chunks gives its own.
+
+    Raises:
+        DarkMinerError: if the text encoder gives none, which not every family has.
+        NotFiniteError: if it is not finite.
+    """
+    tokens = clip.tokenize(prompt)
+    found: list[Tensor] = []
+    for i in range(max(map(len, tokens.values()))):
+        chunk = {name: [own[min(i, len(own) - 1)]] for name, own in tokens.items()}
+        with torch.no_grad():
+            _, whole = clip.encode_from_tokens(chunk, return_pooled=True)
+        if whole is None:
+            raise DarkMinerError(
+                "This CLIP says nothing of a prompt as a whole (it has no pooled embedding): use "
+                "one of a family that has, such as Stable Diffusion 1.x, SDXL or Flux."
+            )
+        found.append(whole.detach().reshape(-1).float().cpu().clone())
+    return finite(torch.stack(found), TEXT_ENCODER, "embeddings")
+
+
 def vocabulary(clip: Any, exclude: Sequence[str] = ()) -> list[str]:
     """The tokenizer's whole words: plain letters, at least three; sorted.
 

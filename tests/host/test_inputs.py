@@ -30,7 +30,7 @@ NODES = (
     "CompareErasure", "MeasureVerification", "ScaleConditioning",
     "MeasureFidelity",
     "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
-    "SafeLatentDiffusion", "SaliencyUnlearning", "StereoErasure",
+    "SafeLatentDiffusion", "SaliencyUnlearning", "StereoErasure", "PromptFilter",
 )  # fmt: skip
 
 

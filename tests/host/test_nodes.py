@@ -26,7 +26,7 @@ OURS = (
     "RedTeam", "LoadErasureLoRA", "SaveReportCard", "CompareErasure",
     "MeasureFidelity",
     "ErasedStableDiffusion", "UnifiedConceptEditing", "ConceptAblation", "ConceptSlider",
-    "SafeLatentDiffusion", "SaliencyUnlearning", "StereoErasure",
+    "SafeLatentDiffusion", "SaliencyUnlearning", "StereoErasure", "PromptFilter",
 )  # fmt: skip
 
 
