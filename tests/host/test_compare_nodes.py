@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 
+from . import miniature
 from .conftest import pack
 
 pytestmark = pytest.mark.host
@@ -44,7 +45,7 @@ def run(nodes, sockets):
     def execute(name, **changes):
         shared = {k: sockets[s] for k, s in (("model", "MODEL"), ("clip", "CLIP"),
                                              ("pool", "DARKMINER_POOL"))}  # fmt: skip
-        return nodes[name].execute(**shared, **GIVEN[name] | changes).args
+        return nodes[name].execute(**shared | GIVEN[name] | changes).args
 
     return execute
 
@@ -81,6 +82,16 @@ def test_the_stop_button_stops_it_and_leaves_the_model(run, sockets, name):
     finally:
         management.interrupt_current_processing(False)
     assert digest(model) == before and not model.patches
+
+
+def test_stereo_refuses_what_no_token_can_be_learnt_from_before_it_trains(run):
+    """A hundred thousand steps would not end here."""
+    refusal = pack("darkminer.errors").DarkMinerError
+    for word in ("umbrella", ""):
+        with pytest.raises(refusal, match="StereoErasure: .*not one token"):
+            run("StereoErasure", word=word, steps=100_000)
+    with pytest.raises(refusal, match="StereoErasure: .*must be a CLIP"):
+        run("StereoErasure", clip=miniature.text_encoder("pixart"), steps=100_000)
 
 
 def test_a_rank_too_low_for_uces_edit_is_in_the_metadata(run):
