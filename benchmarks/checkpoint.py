@@ -39,10 +39,16 @@ class Loaded:
     vae: Any
 
 
-def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
-    """What says which files make a model, and how it draws."""
+def add_checkpoint_options(parser: argparse.ArgumentParser, name: str = "--checkpoint") -> None:
+    """What says which files make a model, and how it draws.
+
+    Args:
+        name: of the option that names the checkpoint; its value is ``checkpoint`` in any case.
+    """
     group = parser.add_argument_group("a checkpoint of your own")
-    group.add_argument("--checkpoint", type=Path, help="instead of the gallery's model")
+    group.add_argument(
+        name, dest="checkpoint", metavar="FILE", type=Path, help="instead of the gallery's model"
+    )
     group.add_argument("--clip", type=Path, nargs="+", default=[], help="its text encoders, apart")
     group.add_argument("--clip-type", default="stable_diffusion", help="as Load CLIP calls it")
     group.add_argument("--vae", type=Path, help="its VAE, where that is a file of its own")
@@ -69,12 +75,16 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--exclude", default="", help="words that no found text may hold")
 
 
-def check_files(parser: argparse.ArgumentParser, args: argparse.Namespace, *more: str) -> None:
+def check_files(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, *more: str,
+    checkpoint: str = "--checkpoint",
+) -> None:  # fmt: skip
     """End the program where a file that is named is none."""
     for name in ("checkpoint", "vae", *more):
         file = getattr(args, name)
         if file is not None and not file.is_file():
-            parser.error(f"--{name.replace('_', '-')} {file} is no file")
+            said = checkpoint if name == "checkpoint" else f"--{name.replace('_', '-')}"
+            parser.error(f"{said} {file} is no file")
     for file in args.clip:
         if not file.is_file():
             parser.error(f"--clip {file} is no file")
@@ -83,12 +93,17 @@ def check_files(parser: argparse.ArgumentParser, args: argparse.Namespace, *more
 def check_card(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """The same, and whatever else can be known before anything is loaded."""
     check_files(parser, args, "prompts_file")
-    if not args.concept.strip() and args.detector != "nudity":
-        parser.error("--checkpoint needs --concept: what was erased, in words")
-    if "*" not in args.template:
-        parser.error(f"--template {args.template!r} has no *, the concept's place")
+    check_concept(parser, args, "--checkpoint")
     if args.card is None or args.lora is None:
         parser.error("--checkpoint needs --lora, the erasure, and --card, the folder of its report")
+
+
+def check_concept(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str) -> None:
+    """End the program where nothing says what the concept is, or where it stands."""
+    if not args.concept.strip() and args.detector != "nudity":
+        parser.error(f"{name} needs --concept: what is erased, in words")
+    if "*" not in args.template:
+        parser.error(f"--template {args.template!r} has no *, the concept's place")
 
 
 def load(args: argparse.Namespace) -> Loaded:
@@ -131,21 +146,12 @@ def card_of_checkpoint(args: argparse.Namespace, names: list[str], effort: str) 
     """
     from dark_miner.darkminer.files.lora_load import read_lora
     from dark_miner.nodes.attack.red_team import RedTeam
-    from dark_miner.nodes.host.text import conditioning
 
     from .red_team import save_card
 
     started, lora, loaded = time.monotonic(), read_lora(args.lora), load(args)
-    anchor = args.anchor or without(args.template)
-    given = {
-        **vars(loaded), "pool": attackers_pool(args, loaded),
-        "anchor": conditioning(loaded.clip, anchor),
-        "negative": conditioning(loaded.clip, args.negative), **drawing(args), "seed": args.seed,
-        "batch_size": args.batch, "detector": DETECTORS[args.detector], "effort": effort,
-        "count": args.prompts, "pictures_each": args.each, "exclude_words": args.exclude,
-        "open_clip_model": args.open_clip, "open_clip_weights": args.open_clip_weights,
-        **prompts_of(args), **switched(names),
-    }  # fmt: skip
+    pool = pool_of(args, loaded, min(args.prompts, 32), args.seed)
+    given = red_team_inputs(args, loaded, pool, names, effort)
     found = []
     for on in (lora, None):
         extra = {"lora": on} if on is not None else {"original": loaded.model}
@@ -156,19 +162,44 @@ def card_of_checkpoint(args: argparse.Namespace, names: list[str], effort: str) 
     return page
 
 
-def attackers_pool(args: argparse.Namespace, loaded: Loaded) -> Any:
-    """What attackers have: a picture a prompt, by the model before its erasure."""
+def red_team_inputs(
+    args: argparse.Namespace, loaded: Loaded, pool: Any, names: list[str], effort: str
+) -> dict[str, Any]:
+    """What the node Red Team is given, but for ``lora`` and ``original``.
+
+    Args:
+        pool: pictures of the concept, which attackers have; names: the attacks.
+    """
+    from dark_miner.nodes.host.text import conditioning
+
+    return {
+        **vars(loaded), "pool": pool,
+        "anchor": conditioning(loaded.clip, args.anchor or without(args.template)),
+        "negative": conditioning(loaded.clip, args.negative), **drawing(args), "seed": args.seed,
+        "batch_size": args.batch, "detector": DETECTORS[args.detector], "effort": effort,
+        "count": args.prompts, "pictures_each": args.each, "exclude_words": args.exclude,
+        "open_clip_model": args.open_clip, "open_clip_weights": args.open_clip_weights,
+        **prompts_of(args), **switched(names),
+    }  # fmt: skip
+
+
+def pool_of(args: argparse.Namespace, loaded: Loaded, count: int, seed: int) -> Any:
+    """Pictures of the concept by the model before its erasure."""
     from dark_miner.darkminer.progress.plan import pool_plan
     from dark_miner.nodes.erase.image_pool import made
 
     from .erasure import log_stages
 
-    sampling, count = sampling_of(args), min(args.prompts, 32)
+    sampling = sampling_of(args)
     return made(
-        loaded.model, loaded.clip, loaded.vae, args.concept or "nudity", args.template,
-        args.negative, count, args.width, args.height, args.seed, sampling,
-        log_stages(pool_plan(count, sampling)),
+        loaded.model, loaded.clip, loaded.vae, concept_of(args), args.template, args.negative,
+        count, args.width, args.height, seed, sampling, log_stages(pool_plan(count, sampling)),
     )  # fmt: skip
+
+
+def concept_of(args: argparse.Namespace) -> str:
+    """Its words; NudeNet's where none are given."""
+    return args.concept.strip() or "nudity"
 
 
 def sampling_of(args: argparse.Namespace) -> Any:

@@ -2,6 +2,8 @@
 
     python -m benchmarks.comparison [--style ink] [--seed 0] [--only esd-x,uce]
     python -m benchmarks.comparison --write       only writes the table from what is kept
+    python -m benchmarks.comparison --on FILE --concept "van gogh" --template "a * painting"
+        your own checkpoint, judged by a detector: see benchmarks/comparison_own.py
 
 Each method's LoRA, figures and pictures are kept in .work/comparison/TARGET-SEED as soon as they
 are made, and what is there is not made again: a run can be stopped at any time. With all there is
@@ -14,12 +16,14 @@ import argparse
 import json
 import logging
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .comparison_options import add_options, check
+from .comparison_own import compare
 from .comparison_table import written
 from .hosted import ROOT, load_pack
+from .methods import METHODS, Method, by_node, drawing_inputs, node_of
 from .targets import Target, add_target_options, chosen_target
 
 log = logging.getLogger(__name__)
@@ -27,60 +31,6 @@ log = logging.getLogger(__name__)
 FOLDER = ROOT / ".work" / "comparison"
 POOL_SIZE = 64
 SHOWN = ("apple", "cat", "fish", "rocket", "tree", "whale")
-
-
-@dataclass(frozen=True)
-class Method:
-    """A node and what it is set to.
-
-    Attributes:
-        title: its row's name.
-        node: its id; empty for a preset of this pack's own loop, or none at all.
-        given: values of its inputs.
-        preset: of this pack's own loop.
-    """
-
-    title: str
-    node: str = ""
-    given: dict[str, Any] = field(default_factory=dict)
-    preset: str = ""
-
-
-METHODS: dict[str, Method] = {
-    "none": Method("no erasure"),
-    "esd-x": Method("ESD-x", "ErasedStableDiffusion", {
-        "part": "x", "eta": 1.0, "steps": 300, "learning_rate": 1e-3, "rank": 16,
-        "draw_steps": 20, "guidance": 3.0,
-    }),
-    "esd-u": Method("ESD-u", "ErasedStableDiffusion", {
-        "part": "u", "eta": 1.0, "steps": 300, "learning_rate": 1e-3, "rank": 16,
-        "draw_steps": 20, "guidance": 3.0,
-    }),
-    "uce": Method("UCE", "UnifiedConceptEditing", {
-        "preserve_prompts": "", "erase_scale": 1.0, "preserve_scale": 0.1, "lamb": 0.5, "rank": 64,
-    }),
-    "ca": Method("Concept Ablation", "ConceptAblation", {
-        "steps": 300, "learning_rate": 1e-3, "rank": 16, "batch": 8, "prior": 0.0, "prompts": 64,
-    }),
-    "leco": Method("LECO", "ConceptSlider", {
-        "loss": "leco", "layers": "both", "scale": 1.0, "steps": 300, "learning_rate": 1e-3,
-        "rank": 16, "draw_steps": 20, "guidance": 3.0, "prompts": 16,
-    }),
-    "salun": Method("SalUn", "SaliencyUnlearning", {
-        "steps": 200, "learning_rate": 2e-4, "rank": 64, "batch": 4, "share": 0.5, "beta": 1.0,
-        "prompts": 64,
-    }),
-    "stereo": Method("STEREO", "StereoErasure", {
-        "layers": "both", "rounds": 2, "steps": 200, "learning_rate": 1e-3, "rank": 16,
-        "search_steps": 300, "search_rate": 5e-3, "word": "picture", "eta": 1.0, "toward": 1.0,
-        "away": 3.0, "draw_steps": 20, "guidance": 3.0, "prompts": 64,
-    }),
-    **{f"sld-{s}": Method(f"SLD, {s}", "SafeLatentDiffusion", {"setting": s, "strength": 1.0})
-       for s in ("medium", "strong", "max")},
-    "fast": Method("this pack, `fast`", preset="fast"),
-    "paper": Method("this pack, `paper`", preset="paper"),
-}  # fmt: skip
-"""Every method with the settings that it is compared at."""
 
 
 def erase(method: Method, target: Target, seed: int, path: Path) -> tuple[float, Any]:
@@ -95,39 +45,30 @@ def erase(method: Method, target: Target, seed: int, path: Path) -> tuple[float,
 
         _, seconds = erase_target(target, seed, PRESETS[method.preset], path)
         return seconds, None
-    import dark_miner.nodes as pack
     from dark_miner.darkminer.files.lora_file import save_lora
     from dark_miner.demo.gallery import HELD_OUT, SIZE
     from dark_miner.demo.models import load_demo_models
     from dark_miner.nodes.erase.image_pool import made
-    from dark_miner.nodes.host.text import conditioning
 
     from .erasure import ANCHOR, NEGATIVE, gallery_sampling, log_stages
 
-    node = next(n for n in pack.NODES if n.define_schema().node_id == method.node)
     model, clip, vae, _ = load_demo_models()
-    started = time.monotonic()
-    given = {"model": model, "clip": clip, **method.given}
-    declared = {i.id for i in node.define_schema().inputs}
-    if "clip" not in declared:
-        given["concept"] = conditioning(given.pop("clip"), target.name)
-    if "pool" in declared:
-        given["pool"] = made(
+    started, sampling = time.monotonic(), gallery_sampling()
+
+    def pool() -> Any:
+        return made(
             model, clip, vae, target.name, target.template, NEGATIVE, POOL_SIZE, SIZE, SIZE, seed,
-            gallery_sampling(), log_stages(),
+            sampling, log_stages(),
         )  # fmt: skip
-    sampled = asdict(gallery_sampling())
-    same = {
-        "seed": seed, "anchor_prompt": ANCHOR, "exclude_words": ", ".join(HELD_OUT),
-        "sampling_steps": sampled["steps"], "cfg": sampled["cfg"], "batch_size": sampled["batch"],
-        "sampler_name": sampled["sampler"], "scheduler": sampled["scheduler"],
-    }  # fmt: skip
-    given |= {k: v for k, v in same.items() if k in declared}
-    erased, *rest = node.execute(**given).args
+
+    shared = {"seed": seed, "anchor_prompt": ANCHOR, "exclude_words": ", ".join(HELD_OUT),
+              **drawing_inputs(sampling)}  # fmt: skip
+    node = node_of(method.node)
+    erased, lora = by_node(node, model, clip, target.name, pool, method.given, shared)
     seconds = time.monotonic() - started
-    if not rest:
+    if lora is None:
         return seconds, erased
-    save_lora(path, rest[0], rest[0].metadata)
+    save_lora(path, lora, lora.metadata)
     return seconds, None
 
 
@@ -186,7 +127,8 @@ def run(name: str, target: Target, seed: int, folder: Path, steps: int) -> None:
           f"things {found['objects']:.3f}", flush=True)  # fmt: skip
 
 
-def main() -> None:
+def parsed() -> tuple[argparse.Namespace, argparse.ArgumentParser]:
+    """The command line, refused where it contradicts itself; ``only`` are names of methods."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.comparison", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -196,17 +138,28 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"of {', '.join(METHODS)}, by comma")
     parser.add_argument("--attack-steps", type=int, default=400)
     parser.add_argument("--write", action="store_true", help="make nothing, write the table")
+    add_options(parser)
     args = parser.parse_args()
-    load_pack()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
-    target = chosen_target(parser, args)
-    names = args.only.split(",") if args.only else list(METHODS)
-    if unknown := [n for n in names if n not in METHODS]:
+    args.whole, chosen = not args.only, args.only
+    args.only = [n.strip() for n in chosen.split(",") if n.strip()] or list(METHODS)
+    if unknown := [n for n in args.only if n not in METHODS]:
         parser.error(f"--only {','.join(unknown)}: choose of {', '.join(METHODS)}")
+    check(parser, args, METHODS)
+    return args, parser
+
+
+def main() -> None:
+    load_pack()
+    args, parser = parsed()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    if args.checkpoint is not None:
+        compare(args, METHODS)
+        return
+    target = chosen_target(parser, args)
     folder = FOLDER / f"{target.name}-{args.seed}"
-    for name in [] if args.write else names:
+    for name in [] if args.write else args.only:
         run(name, target, args.seed, folder, args.attack_steps)
-    if args.write or not args.only:
+    if args.write or args.whole:
         print(written(folder, list(METHODS), target, args.seed))
 
 

@@ -11,6 +11,7 @@ from .hosted import ROOT
 
 TABLE = ROOT / "benchmarks" / "COMPARISON.md"
 PICTURE = TABLE.with_name("comparison.png")
+PICTURE_SCALE = 2
 HEAD = (
     "method", "asked for", "strictly", "inverted", "strictly", "other styles", "worst", "things",
     "held-out things", "time",
@@ -44,7 +45,7 @@ def written(folder: Path, names: Sequence[str], target: Any, seed: int) -> str:
     lines = [INTRO.format(target=target, seed=seed, steps=steps)]
     lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     lines += ["| " + " | ".join(cells(r)) + " |" for r in found.values()]
-    _picture([folder / f"{n}.png" for n in found])
+    picture([folder / f"{n}.png" for n in found], PICTURE, PICTURE_SCALE)
     rows = ", ".join(r["title"] for r in found.values())
     lines += ["", f"![A row a method: {rows}](comparison.png)", "",
               f"Rows: {rows}. Left {target} asked for with six things, right each other style with "
@@ -70,7 +71,8 @@ def cells(record: dict[str, Any]) -> list[str]:
     return [record["title"], *(f"{f:.3f}" for f in figures), f"{minutes}:{seconds:02}"]
 
 
-def _picture(files: Sequence[Path]) -> None:
+def picture(files: Sequence[Path], path: Path, scale: int) -> None:
+    """Pictures under one another as one, every pixel ``scale`` times as wide and high."""
     from PIL import Image
 
     rows = [Image.open(file) for file in files]
@@ -79,4 +81,5 @@ def _picture(files: Sequence[Path]) -> None:
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height + 2
-    sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.NEAREST).save(PICTURE)
+    size = sheet.width * scale, sheet.height * scale
+    sheet.resize(size, Image.Resampling.NEAREST).save(path)

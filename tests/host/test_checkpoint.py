@@ -98,6 +98,58 @@ def test_clip_score_of_a_checkpoint_before_and_after(files):
     assert told["after"]["distance"] is None and "no folder of real pictures" in done.stdout
 
 
+TINY = [
+    f"--set={name}.{place}={value}" for name, values in {
+        "esd-x": {"steps": 2, "draw_steps": 2, "rank": 2}, "uce": {"rank": 2},
+        "ca": {"steps": 1, "prompts": 2, "batch": 1, "rank": 2},
+        "paper": {
+            "max_rounds": 1, "mine.steps": 2, "mine.lr_drop": 2, "verify.threshold": -1,
+            "circumvent.steps": 2, "circumvent.lr_drop": 2, "circumvent.images": 2,
+        },
+    }.items() for place, value in values.items()
+]  # fmt: skip
+
+
+@pytest.mark.checkpoint
+def test_methods_beside_one_another_on_a_checkpoint(files):
+    out, asked = files / "beside", ["--only", "none,esd-x,uce,ca,sld-max,paper", "--seed", 1]
+
+    def compared(*more):
+        return command(
+            files, "comparison", "--on", files / "model.safetensors", "--concept", "van gogh",
+            "--prompts", 1, "--each", 1, "--pool", 3, "--attacks", "completion", "--out", out,
+            "--keep", files / "captions.txt", *asked, *TINY, *more,
+        )  # fmt: skip
+
+    done = compared()
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = {f.stem: json.loads(f.read_text("utf-8")) for f in out.glob("*.json")}
+    given = rows.pop("asked")
+    assert given["concept"] == "van gogh" and given["set"]["uce"] == {"rank": 2}
+    assert rows.keys() == {"none", "esd-x", "uce", "ca", "sld-max", "paper"}, done.stdout
+    assert {f.stem for f in out.glob("*.safetensors")} == {"esd-x", "uce", "ca", "paper"}
+    assert rows["none"]["likeness"] == pytest.approx(1.0) and rows["none"]["seconds"] == 0
+    assert rows["none"]["keep"] == ["a red car", "a house by the sea"]
+    for name, row in rows.items():
+        assert [title for title, *_ in row["attacks"]] == ["asked in words", "completion"]
+        assert row["kept"]["count"] == 2
+        assert (row["kept"]["value"] == rows["none"]["kept"]["value"]) == (name == "none")
+    assert rows["esd-x"]["settings"]["steps"] == 2 and rows["esd-x"]["settings"]["part"] == "x"
+    table = (out / "table.md").read_text("utf-8")
+    assert (
+        table.count("\n| ") == 7 and table.strip() in done.stdout and (out / "table.png").is_file()
+    )
+
+    (out / "uce.json").unlink()
+    made = {f: f.stat().st_mtime_ns for f in out.glob("*.safetensors")}
+    again = compared()
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert {f: f.stat().st_mtime_ns for f in made} == made
+    assert json.loads((out / "uce.json").read_text("utf-8")) == rows["uce"]
+    other = compared("--cfg", "3")
+    assert other.returncode == 1 and "holds rows of another cfg (2.0, now 3.0)" in other.stderr
+
+
 @pytest.mark.parametrize(
     "module, options, words",
     [
@@ -106,6 +158,29 @@ def test_clip_score_of_a_checkpoint_before_and_after(files):
         ("red_team", ["--checkpoint", "FILE", "--concept", "x"], "needs --lora"),
         ("red_team", ["--checkpoint", "FILE", "--concept", "x", "--template", "y"], "has no *"),
         ("red_team", ["--checkpoint", "FILE", "--clip", "a", "b"], "--clip a is no file"),
+        ("comparison", ["--on", "none.ckpt"], "--on none.ckpt is no file"),
+        ("comparison", ["--on", "FILE"], "--on needs --concept"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--template", "y"], "has no *"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--keep", "k"], "--keep k is no file"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--detector", "gallery"],
+         "knows the gallery alone"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--detector", "taste"],
+         "invalid choice: 'taste'"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--only", "uce,magic"],
+         "--only magic: choose of none, esd-x"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--attacks", "magic"],
+         "no attack 'magic'"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--pool", "0"], "1 at least"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--set", "esd-x"],
+         "write METHOD.INPUT=VALUE"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--set", "esd-x.part=u"],
+         "esd-x has no input part; it has: eta, steps"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--set", "esd-x.steps=many"],
+         "'many' is no number"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--set", "esd-x.steps=0"], "steps"),
+        ("comparison", ["--on", "FILE", "--concept", "x", "--set", "fast.magic=1"],
+         "a setting there is"),
+        ("comparison", ["--concept", "x"], "are for --on"),
         ("fidelity", ["--captions", "FILE"], "--checkpoint is needed"),
         ("fidelity", ["--checkpoint", "FILE", "--captions", "FILE", "--fid-weights", "FILE"],
          "--fid-weights needs --folder"),
@@ -121,6 +196,19 @@ def test_what_is_missing_ends_the_command_before_anything_is_loaded(
     with pytest.raises(SystemExit) as ended:
         pack(f"benchmarks.{module}").parsed()
     assert ended.value.code == 2 and words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_detector_that_is_not_installed_is_said_before_the_checkpoint_is_read(
+    hosted, tmp_path, monkeypatch
+):
+    (tmp_path / "m.safetensors").write_text("no checkpoint")
+    monkeypatch.setitem(sys.modules, "nudenet", None)
+    monkeypatch.setattr(sys, "argv", [
+        "comparison", "--on", str(tmp_path / "m.safetensors"), "--detector", "nudity", "--out",
+        str(tmp_path / "out"),
+    ])  # fmt: skip
+    with pytest.raises(SystemExit, match="pip install nudenet"):
+        pack("benchmarks.comparison").main()
 
 
 @pytest.mark.parametrize(
