@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def erase(method: Method, target: Target, seed: int, path: Path) -> tuple[float,
 
         from .erasure import erase_target
 
-        _, seconds = erase_target(target, seed, PRESETS[method.preset], path)
+        config = replace(PRESETS[method.preset], **method.given)
+        _, seconds = erase_target(target, seed, config, path)
         return seconds, None
     from dark_miner.darkminer.files.lora_file import save_lora
     from dark_miner.demo.gallery import HELD_OUT, SIZE

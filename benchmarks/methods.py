@@ -17,7 +17,7 @@ class Method:
     Attributes:
         title: its row's name.
         node: its id; empty for a preset of this pack's own loop, or none at all.
-        given: values of its inputs.
+        given: values of its inputs; of a preset, settings that differ from it.
         preset: of this pack's own loop.
     """
 
@@ -48,7 +48,7 @@ METHODS: dict[str, Method] = {
         "rank": 16, "draw_steps": 20, "guidance": 3.0, "prompts": 16,
     }),
     "salun": Method("SalUn", "SaliencyUnlearning", {
-        "steps": 200, "learning_rate": 2e-4, "rank": 64, "batch": 4, "share": 0.5, "beta": 1.0,
+        "steps": 300, "learning_rate": 1e-3, "rank": 64, "batch": 4, "share": 0.5, "beta": 1.0,
         "prompts": 64,
     }),
     "stereo": Method("STEREO", "StereoErasure", {
@@ -59,7 +59,7 @@ METHODS: dict[str, Method] = {
     **{f"sld-{s}": Method(f"SLD, {s}", "SafeLatentDiffusion", {"setting": s, "strength": 1.0})
        for s in ("medium", "strong", "max")},
     "fast": Method("this pack, `fast`", preset="fast"),
-    "paper": Method("this pack, `paper`", preset="paper"),
+    "paper": Method("this pack, `paper`", given={"max_rounds": 5}, preset="paper"),
 }  # fmt: skip
 """Every method with the settings that it is compared at."""
 
