@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...darkminer.finite import NETWORK, VAE, finite
 from ...darkminer.model.sampling import SamplingConfig
-from .finite import seen_unclamped
+from .finite import check_names, seen_unclamped
 from .session import Conditioning, latent_size
 
 
@@ -30,9 +30,11 @@ def drawn(
         size: width and height in pixels.
 
     Raises:
-        DarkMinerError: if the VAE's ratio does not divide the size.
+        DarkMinerError: if the VAE's ratio does not divide the size, or the host has no such
+            sampler or scheduler.
         NotFiniteError: if the network or the VAE gives no numbers.
     """
+    check_names(config)
     height, width = latent_size(vae, *size)
     empty = torch.zeros(1, vae.latent_channels, height, width)
     latent = comfy.sample.fix_empty_latent_channels(model, empty)

@@ -14,12 +14,29 @@ from ...darkminer.finite import VAE, Giver, finite, is_finite
 from ...darkminer.model.sampling import SamplingConfig
 
 
+def check_names(config: SamplingConfig) -> None:
+    """Refuse a sampler or scheduler that the host would replace by its first without a word.
+
+    Raises:
+        DarkMinerError: if it has none of that name.
+    """
+    known = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
+    for field, names in zip(("sampler", "scheduler"), known, strict=True):
+        if getattr(config, field) not in names:
+            raise DarkMinerError(
+                f"{field} {getattr(config, field)!r} is none of this ComfyUI's: choose of "
+                f"{', '.join(names)}."
+            )
+
+
 def check_levels(patcher: Any, config: SamplingConfig) -> None:
     """Refuse a scheduler that gives no noise levels, before anything is sampled.
 
     Raises:
-        DarkMinerError: if a level is NaN or infinite ("kl_optimal" with one step).
+        DarkMinerError: see :func:`check_names`, or if a level is NaN or infinite ("kl_optimal"
+            with one step).
     """
+    check_names(config)
     levels = comfy.samplers.KSampler(
         patcher, config.steps, torch.device("cpu"), config.sampler, config.scheduler, 1.0, {}
     ).sigmas

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from .conftest import pack
+
 pytestmark = pytest.mark.host
 
 SHORT = 4  # sampling steps
@@ -60,6 +62,15 @@ def pool(tools, gallery, size=6):
         model, clip, vae, "ink", "a * drawing", "", size, 32, 32, 0, tools.sampling,
         lambda report: None,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["sampler", "scheduler"])
+def test_what_the_host_would_replace_without_a_word_is_refused(tools, gallery, name):
+    model, clip, vae, _ = gallery
+    other = replace(tools.sampling, **{name: "magic"})
+    words = f"{name} 'magic' is none of this ComfyUI's: choose of .*(euler|karras)"
+    with pytest.raises(pack("darkminer.errors").DarkMinerError, match=words):
+        tools.image_pool.made(model, clip, vae, "ink", "a * drawing", "", 1, 32, 32, 0, other, None)
 
 
 def short(tools):
