@@ -12,15 +12,19 @@ import pytest
 import torch
 from dark_miner.benchmarks.hosted import ROOT, load_pack, script
 
+BY_MARK = ("checkpoint", "eval_unlearn")
+"""Marks whose tests run only where they are asked for."""
+
 
 def pytest_collection_modifyitems(config, items):
     """Leave out what runs by its mark only: most ways to run a template, and long commands."""
     asked = config.option.markexpr
     kept, left_out = [], []
     for item in items:
-        mark, long = item.get_closest_marker("templates"), item.get_closest_marker("checkpoint")
+        mark = item.get_closest_marker("templates")
         way = mark is None or mark.kwargs["by_default"] or "templates" in asked
-        (kept if way and (long is None or "checkpoint" in asked) else left_out).append(item)
+        unasked = [m for m in BY_MARK if item.get_closest_marker(m) and m not in asked]
+        (kept if way and not unasked else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
