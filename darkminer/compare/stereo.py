@@ -5,7 +5,7 @@ Search thoroughly enough (STE) takes turns, K times: the concept, or the token f
 by ESD's objective (:mod:`.esd`), and a new token p_i that still draws it is learnt on the erased
 model by textual inversion. Robustly erase once (REO) begins again at the original model and
 composes, after Liu et al. (2022), what it says under the empty prompt, an anchor prompt a and all
-of P = {c, p_1, ..., p_K}:
+of P = {c, p_1, ..., p_K}; written here as the authors' public code computes it:
 
     L = |e(x_t, p) - [e0(x_t) + g (e0(x_t, a) - e0(x_t)) - h mean_i (e0(x_t, p_i) - e0(x_t))]|^2
 
