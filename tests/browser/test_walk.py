@@ -45,7 +45,7 @@ def test_a_style_is_erased_from_the_template_as_it_is(opened, comfy, chromium):
     tab.look_at(LOOP, 720)
     tab.panel().wait_for(timeout=240_000)
     seen, shown = [], set()
-    for _ in range(1_800_000 // EVERY):
+    for _ in range(5_400_000 // EVERY):
         state, title, where, share = tab.page.evaluate(SAID)
         if state != "running":
             break
