@@ -92,6 +92,12 @@ def results(folder):
     return [json.loads(line) for line in lines]
 
 
+def under_way(folder):
+    """How many rows have kept something and are not done: each machine takes one at a time."""
+    kept = {path.parents[2] for path in folder.glob("rows/*/darkminer/run/state-*.json")}
+    return sum(not (row / "done.json").exists() for row in kept)
+
+
 def gallery_and_stand_ins(folder):
     """Checkpoints of three families, and a host whose encoders have few layers."""
     from safetensors.torch import save_file
@@ -162,9 +168,8 @@ def test_a_machine_is_lost_and_every_row_is_done_once_with_the_same_bytes(machin
     cluster = tmp_path / "cluster"
     begun = time.monotonic()
     running = fleet(plan(tmp_path, "cluster", f"{HEAD}:6379"), host, inside=head)
-    while len(results(cluster)) < 4 and running.poll() is None:
-        time.sleep(0.2)
-    time.sleep(3)  # into the rows that run now
+    while (len(results(cluster)) < 4 or under_way(cluster) < 2) and running.poll() is None:
+        time.sleep(0.1)
     lost(other)
     said = running.communicate()[0]
     log.info("%salone %.0f s, on two machines %.0f s", said, spent, time.monotonic() - begun)
