@@ -93,8 +93,8 @@ def results(folder):
 
 
 def under_way(folder):
-    """How many rows have kept something and are not done: each machine takes one at a time."""
-    kept = {path.parents[2] for path in folder.glob("rows/*/darkminer/run/state-*.json")}
+    """How many rows have a stage behind them and are not done: each machine takes one at a time."""
+    kept = {path.parents[2] for path in folder.glob("rows/*/darkminer/run/embeddings-*")}
     return sum(not (row / "done.json").exists() for row in kept)
 
 
