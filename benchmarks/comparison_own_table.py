@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .comparison_table import picture
+from .comparison_table import picture, settings, table
 
 INTRO = """# {concept}, erased from {checkpoint} by every method
 
@@ -39,16 +39,12 @@ def write(folder: Path, names: Sequence[str], concept: str, checkpoint: str) -> 
     ]
     lines = [INTRO.format(concept=concept, checkpoint=checkpoint, judge=first["judge"],
                           clip=first["clip"], count=len(first["keep"]))]  # fmt: skip
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in found.values()]
+    lines += table(head, [cells(row) for row in found.values()])
     picture([folder / f"{n}.png" for n in found], folder / "table.png", 1)
     rows = ", ".join(row["title"] for row in found.values())
     lines += ["", f"![A row a method: {rows}](table.png)", "", f"Rows: {rows}. Left asked for in "
-              "words, right prompts that do not name it.", "", "## Settings", ""]  # fmt: skip
-    for row in found.values():
-        if row["settings"]:
-            said = ", ".join(f"{k} {v}" for k, v in row["settings"].items() if v != "")
-            lines.append(f"- {row['title']}: {said}")
+              "words, right prompts that do not name it.", ""]  # fmt: skip
+    lines += settings(found.values())
     text = "\n".join(lines) + "\n"
     (folder / "table.md").write_text(text, encoding="utf-8")
     return text

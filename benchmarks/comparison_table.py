@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +46,31 @@ def written(folder: Path, names: Sequence[str], target: Any, seed: int) -> str:
         raise SystemExit(f"nothing is kept in {folder}: run without --write first.")
     steps = next(iter(found.values()))["attack_steps"]
     lines = [INTRO.format(target=target, seed=seed, steps=steps)]
-    lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    lines += ["| " + " | ".join(cells(r)) + " |" for r in found.values()]
+    lines += table(HEAD, [cells(r) for r in found.values()])
     picture([folder / f"{n}.png" for n in found], PICTURE, PICTURE_SCALE)
     rows = ", ".join(r["title"] for r in found.values())
     lines += ["", f"![A row a method: {rows}](comparison.png)", "",
               f"Rows: {rows}. Left {target} asked for with some things, right each other style "
-              "with one.", "", "## Settings", ""]  # fmt: skip
-    for record in found.values():
-        if record["settings"]:
-            said = ", ".join(f"{k} {v}" for k, v in record["settings"].items() if v != "")
-            lines.append(f"- {record['title']}: {said}")
+              "with one.", "", *settings(found.values())]  # fmt: skip
     text = "\n".join(lines) + "\n"
     TABLE.write_text(text, encoding="utf-8")
     return text
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    rule = "|" + "---|" * len(head)
+    return ["| " + " | ".join(head) + " |", rule, *("| " + " | ".join(r) + " |" for r in rows)]
+
+
+def settings(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Lines that say what each method was set to."""
+    lines = ["## Settings", ""]
+    for record in records:
+        if record["settings"]:
+            said = ", ".join(f"{k} {v}" for k, v in record["settings"].items() if v != "")
+            lines.append(f"- {record['title']}: {said}")
+    return lines
 
 
 def cells(record: dict[str, Any]) -> list[str]:

@@ -5,13 +5,12 @@
 const SLOT = /"[^"]*"|(?<=^|[\s(])-?\d+(?:\.\d+)?(?=$|[\s,):])/g;
 let table = {};
 
-/** Read the table of a language such as "zh"; false where there is none. */
+/** Read the table of a language such as "zh"; where there is none, all stays English. */
 export async function speak(language) {
   table = {};
-  if (!language || language === "en") return false;
+  if (!language || language === "en") return;
   const answer = await fetch(new URL(`./languages/${language}.json`, import.meta.url));
   if (answer.ok) table = await answer.json();
-  return answer.ok;
 }
 
 function phrase(text) {
